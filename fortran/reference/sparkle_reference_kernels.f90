@@ -6,6 +6,8 @@ module sparkle_reference_kernels
     c_size_t
   use, intrinsic :: iso_fortran_env, only: int64, real64
   use sparkle_c
+  use sparkle_c_kernels, only: c_kernel_compile, c_kernel_compile_file, c_kernel_describe, c_kernel_argument, &
+    c_kernel_source, c_kernel_destroy
   use sparkle_support, only: decimal, text_in
   implicit none
   private

@@ -17,9 +17,9 @@ module sparkle_universal_device_selector
   public
   private :: sparkle_device_info, sparkle_devices, sparkle_last_timing, sparkle_timing, SPARKLE_KIND_CPU, gpu_among, measure_rates
   private :: detect_gpu_architecture, gpu_architecture, detect_memory_params, memory_params
-  private :: best_alone, free_part, has_any, is_integrated, is_pattern, known, measured_or_expected, note_rates, remember
+  private :: add_or_replace, best_alone, free_part, has_any, is_integrated, is_pattern, measured_or_expected, note_rates, remember
   private :: vector_width
-  private :: STATIC_WEIGHT, MEASURED_WEIGHT, KEPT, NEW_PART, MOST_RATIOS
+  private :: STATIC_WEIGHT, MEASURED_WEIGHT, KEPT, NEW_PART, MOST_RATIOS, MOST_DECISIONS
 
   ! Kinds of devices. Discovery finds CPUs and GPUs; programs may add others.
   integer, parameter :: UNI_DEVICE_CPU_PERFORMANCE = 1
@@ -124,7 +124,7 @@ module sparkle_universal_device_selector
     logical :: profile_mode = .true.
     !> Whether what was measured counts in scores.
     logical :: adaptive_routing = .true.
-    !> Decisions, the oldest first. The first `history_size` elements count.
+    !> The last decisions, at most 1,000, the oldest first. The first `history_size` elements count.
     type(device_routing_decision), allocatable :: routing_history(:)
     integer :: history_size = 0
   contains
@@ -142,6 +142,8 @@ module sparkle_universal_device_selector
   !> How much of a measured rate stays when a new one is reported.
   real(real64), parameter :: KEPT = 0.9_real64, NEW_PART = 0.1_real64
   integer, parameter :: MOST_RATIOS = 8
+  !> Decisions that the history keeps.
+  integer, parameter :: MOST_DECISIONS = 1000
 
 contains
 
@@ -175,7 +177,7 @@ contains
       call note_rates(this, 'cpu', unit)
       unit%caps%vector_width = vector_width()
       unit%caps%peak_gflops = maxval(unit%pattern_performance)
-      call known(this, unit)
+      call add_or_replace(this, unit)
     end do
   end subroutine discover_cpu_devices
 
@@ -217,7 +219,7 @@ contains
       unit%caps%peak_gflops = 1.0e3_real64 * real(architecture%measured_tflops, real64)
       unit%caps%memory_bandwidth = real(architecture%measured_bandwidth_gbps, real64)
       call note_rates(this, trim(found(i)%id), unit)
-      call known(this, unit)
+      call add_or_replace(this, unit)
     end do
   end subroutine discover_gpu_devices
 
@@ -244,7 +246,7 @@ contains
   end subroutine note_rates
 
   !> Adds a device, or replaces what is known of it.
-  subroutine known(this, unit)
+  subroutine add_or_replace(this, unit)
     class(universal_device_selector), intent(inout) :: this
     type(universal_compute_unit), intent(in) :: unit
     integer :: i
@@ -256,17 +258,20 @@ contains
       return
     end do
     call add_device(this, unit)
-  end subroutine known
+  end subroutine add_or_replace
 
-  !> Adds a device at the next position.
+  !> Adds a device at the next position. Without memory for it nothing is added.
   subroutine add_device(this, device)
     class(universal_device_selector), intent(inout) :: this
     type(universal_compute_unit), intent(in) :: device
     type(universal_compute_unit), allocatable :: more(:)
+    integer :: stat
 
-    if (.not. allocated(this%devices)) allocate (this%devices(4))
+    if (.not. allocated(this%devices)) allocate (this%devices(4), stat=stat)
+    if (.not. allocated(this%devices)) return
     if (this%num_devices >= size(this%devices)) then
-      allocate (more(2 * this%num_devices + 4))
+      allocate (more(2 * this%num_devices + 4), stat=stat)
+      if (stat /= 0) return
       more(:this%num_devices) = this%devices(:this%num_devices)
       call move_alloc(more, this%devices)
     end if
@@ -299,6 +304,9 @@ contains
     integer, intent(in), optional :: pattern
     type(workload_characteristics) :: characteristics
 
+    ! The reference interface has it; a workload does not depend on the devices.
+    associate (unused => this)
+    end associate
     characteristics%total_flops = flops
     characteristics%memory_traffic = bytes
     characteristics%arithmetic_intensity = 1.0e6_real64
@@ -315,8 +323,6 @@ contains
     else
       characteristics%pattern = infer_pattern(characteristics)
     end if
-    ! One device cannot be shared with.
-    characteristics%can_split = this%num_devices /= 1
   end function analyze_workload
 
   !> The pattern that the operations per byte suggest.
@@ -463,15 +469,23 @@ contains
     end associate
   end function best_alone
 
-  !> Adds a decision to the history.
+  !> Adds a decision to the history, where the oldest makes room. Without memory for it nothing is added.
   subroutine remember(this, decision)
     class(universal_device_selector), intent(inout) :: this
     type(device_routing_decision), intent(in) :: decision
     type(device_routing_decision), allocatable :: more(:)
+    integer :: i, stat
 
-    if (.not. allocated(this%routing_history)) allocate (this%routing_history(16))
-    if (this%history_size >= size(this%routing_history)) then
-      allocate (more(2 * this%history_size + 16))
+    if (.not. allocated(this%routing_history)) allocate (this%routing_history(16), stat=stat)
+    if (.not. allocated(this%routing_history)) return
+    if (this%history_size >= MOST_DECISIONS) then
+      do i = 2, MOST_DECISIONS
+        this%routing_history(i - 1) = this%routing_history(i)
+      end do
+      this%history_size = MOST_DECISIONS - 1
+    else if (this%history_size >= size(this%routing_history)) then
+      allocate (more(min(MOST_DECISIONS, 2 * this%history_size + 16)), stat=stat)
+      if (stat /= 0) return
       more(:this%history_size) = this%routing_history(:this%history_size)
       call move_alloc(more, this%routing_history)
     end if

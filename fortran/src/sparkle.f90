@@ -41,7 +41,8 @@ module sparkle
     sparkle_set_log_handler, sparkle_log_handler, SPARKLE_KIND_CPU, SPARKLE_KIND_GL, SPARKLE_LOG_DEBUG, &
     SPARKLE_LOG_INFO, SPARKLE_LOG_WARNING
   use sparkle_forms, only: conv1d, conv1d_pure, conv2d, conv2d_pure
-  use sparkle_convolution, only: sparkle_conv2d_desc, sparkle_output_size, sparkle_plan
+  use sparkle_convolution, only: sparkle_output_size, sparkle_plan
+  use sparkle_descriptors, only: sparkle_conv2d_desc
   use sparkle_matrix, only: sgemm
   use sparkle_planning, only: sparkle_loops, sparkle_loop_plan, sparkle_plan_loops, SPARKLE_LOOPS_GEMM, &
     SPARKLE_LOOPS_STENCIL, SPARKLE_STENCIL_STAR, SPARKLE_STENCIL_BOX, SPARKLE_BOUND_ARITHMETIC, SPARKLE_BOUND_L1, &

@@ -5,6 +5,7 @@ module sparkle_buffers
   use, intrinsic :: iso_c_binding, only: c_associated, c_int32_t, c_loc, c_null_ptr, c_ptr, c_size_t
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use sparkle_c
+  use sparkle_c_kernels, only: c_buffer_create, c_buffer_write, c_buffer_read, c_buffer_destroy
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
   implicit none

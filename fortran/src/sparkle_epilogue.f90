@@ -23,7 +23,9 @@ module sparkle_epilogue
     c_ptr, c_size_t
   use sparkle_buffers, only: buffer_handle, offset_of, sparkle_buffer
   use sparkle_c
-  use sparkle_convolution, only: as_c, sparkle_conv2d_desc
+  use sparkle_c_kernels, only: c_epilogue_compile, c_epilogue_compile_file, c_epilogue_destroy, &
+    c_plan_create_fused, c_plan_execute_fused, c_plan_execute_fused_buffers, c_sgemm_fused, c_sgemm_fused_buffers
+  use sparkle_descriptors, only: as_c, sparkle_conv2d_desc
   use sparkle_kernel, only: c_arguments, sparkle_kernel_arg
   use sparkle_matrix, only: describe_arrays, describe_buffers
   use sparkle_runtime, only: handle_of, sparkle_device

@@ -5,8 +5,8 @@ module sparkle_forms
   use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_c_binding, only: c_double, c_float, c_int64_t, c_ptr, c_size_t
   use sparkle_c
-  use sparkle_convolution, only: as_c, check_shapes, completed, conv2d, convolve, described, matches, &
-    sparkle_conv2d_desc, sparkle_plan
+  use sparkle_convolution, only: check_shapes, conv2d, convolve, sparkle_plan
+  use sparkle_descriptors, only: as_c, completed, described, matches, sparkle_conv2d_desc
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
   implicit none

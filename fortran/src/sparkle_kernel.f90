@@ -31,6 +31,8 @@ module sparkle_kernel
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use sparkle_buffers, only: buffer_handle, buffer_type, sparkle_buffer
   use sparkle_c
+  use sparkle_c_kernels, only: c_kernel_compile, c_kernel_compile_file, c_kernel_describe, c_kernel_argument, &
+    c_kernel_diagnostics, c_kernel_launch, c_kernel_destroy
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
   implicit none

@@ -5,6 +5,7 @@ module sparkle_matrix
   use, intrinsic :: iso_c_binding, only: c_float, c_int64_t, c_ptr, c_size_t
   use sparkle_buffers, only: buffer_handle, offset_of, sparkle_buffer
   use sparkle_c
+  use sparkle_c_kernels, only: c_sgemm_buffers
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
   implicit none

@@ -4,7 +4,7 @@
 module sparkle_predictions
   use, intrinsic :: iso_c_binding, only: c_char, c_double, c_int32_t, c_null_char, c_ptr, c_size_t
   use sparkle_c, only: c_conv2d_desc, SPARKLE_OK
-  use sparkle_convolution, only: as_c, sparkle_conv2d_desc
+  use sparkle_descriptors, only: as_c, sparkle_conv2d_desc
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support, only: failure, settle, take_status, text_in
   implicit none

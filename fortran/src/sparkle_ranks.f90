@@ -7,7 +7,7 @@ module sparkle_ranks
   use, intrinsic :: iso_c_binding, only: c_associated, c_double, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, &
     c_size_t
   use sparkle_c, only: c_conv2d_desc, c_gemm_desc, SPARKLE_OK
-  use sparkle_convolution, only: as_c, sparkle_conv2d_desc
+  use sparkle_descriptors, only: as_c, sparkle_conv2d_desc
   use sparkle_support
   implicit none
   private

@@ -189,6 +189,13 @@ contains
     call fixed%rebalance_load()
     call check(all(abs(fixed%devices(:3)%current_load - 0.125d0) < 1.0d-12), 'the load is spread')
     call check(fixed%history_size == 6 .and. fixed%routing_history(2)%primary_device == 3, 'the history')
+    do i = 1, 1000
+      fixed%devices(3)%busy = modulo(i, 2) == 0
+      decision = fixed%select_optimal_device(fixed%analyze_workload(100000_int64, 100_int64))
+    end do
+    call check(fixed%history_size == 1000 .and. size(fixed%routing_history) == 1000, 'the history is bounded')
+    call check(fixed%routing_history(1000)%primary_device == decision%primary_device .and. &
+      fixed%routing_history(999)%primary_device /= decision%primary_device, 'its last decisions')
   end subroutine chosen
 
   subroutine reported()

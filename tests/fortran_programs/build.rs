@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::support::{self, Ran, run_command};
 
 /// Module files, sorted by dependency.
-pub const MODULES: [&str; 51] = [
+pub const MODULES: [&str; 53] = [
     "fortran/src/sparkle_c.f90",
+    "fortran/src/sparkle_c_kernels.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
     "fortran/src/sparkle_buffers.f90",
+    "fortran/src/sparkle_descriptors.f90",
     "fortran/src/sparkle_convolution.f90",
     "fortran/src/sparkle_forms.f90",
     "fortran/src/sparkle_matrix.f90",
