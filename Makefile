@@ -60,13 +60,15 @@ lint:
 	$(CARGO) clippy --package sparkle-compute --lib --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
 
+# All tests in one build, so with the features that some of them need. None changes what the library does by itself.
+TESTED := --features sparkle-compute/rayon,sparkle-cli/patterns
+
 # Where Mesa's software driver is installed, a test that finds no GL device fails instead of being skipped.
 check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
-	$(CARGO) test --locked --no-fail-fast
-	$(CARGO) test --locked --no-fail-fast --package sparkle-compute --package sparkle-cli \
-	  --features sparkle-compute/rayon,sparkle-compute/lab,sparkle-cli/patterns --test rayon --test patterns
+	$(CARGO) test --locked --no-fail-fast $(TESTED) --lib --bins --tests
+	$(CARGO) test --locked --no-fail-fast $(TESTED) --doc
 
 # The oldest Rust that Cargo.toml promises.
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

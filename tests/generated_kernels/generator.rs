@@ -56,7 +56,13 @@ pub struct Generator<'r> {
     /// Whether y is an element, not an array.
     is_element: bool,
     names: usize,
+    /// Statements until the kernel has [`MOST_STATEMENTS`].
+    left: usize,
 }
+
+/// Statements of a kernel. After these, blocks that are open still get the statements that they need. Mesa's software driver
+/// takes time that grows with the square of a kernel's length.
+const MOST_STATEMENTS: usize = 12;
 
 /// A loop around a statement: its name, if it has one, and its variable.
 struct Loop {
@@ -89,6 +95,7 @@ impl<'r> Generator<'r> {
             is_wide: false,
             is_element: false,
             names: 0,
+            left: 0,
         };
         let module = format!("generated_{seed}");
         let mut text = format!(
@@ -125,7 +132,7 @@ impl<'r> Generator<'r> {
             self.random.pick(&["+", "*", "min", "max", "iand", "ior"]),
             self.random.pick(&["+", "min", "max"]),
         );
-        let reduces = self.chance(4);
+        let reduces = self.chance(8);
         line!(self, "!@kernel(dims={}, base={}{contract}{local})", self.dims, self.base);
         let mut totals = "";
         if reduces {
@@ -180,8 +187,11 @@ impl<'r> Generator<'r> {
         line!(self, "do j1 = 0, 5");
         line!(self, "  q(mod(j1, 2) + 1, j1 / 2) = j1");
         line!(self, "end do");
+        self.left = MOST_STATEMENTS;
         for _ in 0..self.random.between(3, 7) {
-            self.statement(3);
+            if self.left > 0 {
+                self.statement(3);
+            }
         }
         if reduces {
             let (e, z) = (self.integer(2), self.small());

@@ -14,7 +14,8 @@ impl Generator<'_> {
     }
 
     pub(super) fn statement(&mut self, depth: usize) {
-        let last = if depth == 0 { 6 } else { 14 };
+        let last = if depth == 0 || self.left == 0 { 6 } else { 14 };
+        self.left = self.left.saturating_sub(1);
         match self.random.between(0, last) {
             0 | 1 => {
                 let (to, e) = (self.random.pick(&["k1", "k2", "k3"]), self.integer(3));
