@@ -1,8 +1,8 @@
 //! Epilogues beside the built-in ReLU, layer by layer of `suite.csv`, in turns.
 //!
 //! `cargo run --release --example epilogues -- DEVICE [BATCH [ROUNDS]]`, for instance `gl:0 32 40`; on one thread of the CPU with
-//! `SPARKLE_NUM_THREADS=1` and `cpu 1 20`. Data stay in buffers of the device. After half a second of work, a time is the least of all rounds, of the kernels
-//! on OpenGL and of the call on the CPU. The last line has the geometric mean of each ratio.
+//! `SPARKLE_NUM_THREADS=1` and `cpu 1 20`. Data stay in buffers of the device. After half a second of work, a time is the least
+//! of all rounds, of the kernels on OpenGL and of the call on the CPU. The last line has the geometric mean of each ratio.
 
 use std::time::{Duration, Instant};
 

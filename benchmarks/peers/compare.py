@@ -22,6 +22,9 @@ from statistics import geometric_mean, median
 HERE = pathlib.Path(__file__).resolve().parent
 # OpenMP's threads spin for up to 0.2 s after their last work and would occupy the next driver's cores.
 SPIN_SECONDS = 0.3
+# All products whose three sizes are among these, COUNT of each at once.
+SMALL_SIZES = (8, 16, 27, 40, 64)
+COUNT = 64
 GEMM_SIZES = (512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
@@ -190,6 +193,20 @@ def products(figures, names, _threads):
     ]
 
 
+def small_products(figures, names, _threads):
+    """The same for batches of small products."""
+    rows = [["product", "openblas", "openblas avx512", "onednn", "sparkle", "sparkle/better", "sparkle/peak"]]
+    for name in names:
+        keys = (("openblas", "gemm"), ("openblas avx512", "gemm"), ("onednn", "gemm"), ("sparkle", "gemm"), ("peak", "peak"))
+        *others, ours, peak = (figures.of(name, *key) for key in keys)
+        rows.append([name, *others, ours, ours / max(rate or 0.0 for rate in others), ours / peak])
+    worst = min((row[5], row[0]) for row in rows[1:])
+    return rows, [
+        ("small products over the better of OpenBLAS and oneDNN, geomean", geometric_mean(row[5] for row in rows[1:]), 1.20, ""),
+        ("the worst of them", worst[0], None, worst[1]),
+    ]
+
+
 def machine(options):
     """One line about the machine, the build and the method."""
     model = platform.processor() or platform.machine()
@@ -255,6 +272,14 @@ def main():
     works = {name: (["conv", *sizes], parts) for name, sizes in layers(options.suite).items()}
     works |= {f"sgemm {size}": (["gemm", size], gemm_parts) for size in GEMM_SIZES}
     kinds = {name: "conv2d" if request[0] == "conv" else "sgemm" for name, (request, _) in works.items()}
+    small = {
+        f"product {m}x{n}x{k}": (["products", m, n, k, COUNT], ["onednn", *gemm_parts])
+        for m in SMALL_SIZES
+        for n in SMALL_SIZES
+        for k in SMALL_SIZES
+    }
+    works |= small
+    kinds |= dict.fromkeys(small, "products")
     outside = layers(options.shapes)
     works |= {name: (["conv", *sizes], ["onednn", "sparkle"]) for name, sizes in outside.items()}
     kinds |= dict.fromkeys(outside, "shapes")
@@ -267,7 +292,7 @@ def main():
         driver.close()
 
     tables, summary = {}, []
-    for what, tabulate in (("conv2d", convolutions), ("sgemm", products), ("shapes", shapes)):
+    for what, tabulate in (("conv2d", convolutions), ("sgemm", products), ("products", small_products), ("shapes", shapes)):
         names = [name for name in works if kinds[name] == what]
         if names:
             tables[what], figures_of = tabulate(figures, names, threads)

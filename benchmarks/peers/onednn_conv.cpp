@@ -1,5 +1,6 @@
-// oneDNN's side of `make bench-peers`: fp32 convolution with NCHW user tensors. Requests and answers are those of
-// sparkle/main.rs, `conv` only. `call` includes all reorders; for `prepacked` the weights are reordered before.
+// oneDNN's side of `make bench-peers`: fp32 convolution with NCHW user tensors, and batches of products. Requests and answers
+// are those of sparkle/main.rs, `conv` and `products` only. `call` includes all reorders; for `prepacked` the weights are
+// reordered before. A batch of products is the better of one primitive for all and one execution for each.
 //
 // Each figure is the better of two ways: oneDNN's own blocked layouts with reorders from and to NCHW, and NCHW
 // passed to oneDNN directly.
@@ -11,6 +12,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <sstream>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 using dnnl::memory;
@@ -90,6 +92,33 @@ static Times measure(const Shape &it, bool blocked, double seconds, dnnl::engine
   return {whole, median_seconds(seconds, [&] { call(false); })};
 }
 
+// Seconds of `count` row-major products of m x k and k x n matrices of their own.
+static double product_seconds(long m, long n, long k, long count, double seconds, dnnl::engine &engine, dnnl::stream &stream) {
+  const auto f32 = memory::data_type::f32;
+  std::vector<float> a = reals(count * m * k, 1), b = reals(count * k * n, 2), c(count * m * n);
+  const auto primitive = [&](long batch) {
+    return dnnl::matmul({engine, {{batch, m, k}, f32, tag::abc}, {{batch, k, n}, f32, tag::abc}, {{batch, m, n}, f32, tag::abc}});
+  };
+  const auto arguments = [&](long batch, long first) {
+    return std::unordered_map<int, memory>{{DNNL_ARG_SRC, {{{batch, m, k}, f32, tag::abc}, engine, &a[first * m * k]}},
+                                           {DNNL_ARG_WEIGHTS, {{{batch, k, n}, f32, tag::abc}, engine, &b[first * k * n]}},
+                                           {DNNL_ARG_DST, {{{batch, m, n}, f32, tag::abc}, engine, &c[first * m * n]}}};
+  };
+  const dnnl::matmul all = primitive(count), one = primitive(1);
+  const auto whole = arguments(count, 0);
+  std::vector<std::unordered_map<int, memory>> each;
+  for (long at = 0; at < count; ++at) each.push_back(arguments(1, at));
+  const double together = median_seconds(seconds / 2, [&] {
+    all.execute(stream, whole);
+    stream.wait();
+  });
+  const double apart = median_seconds(seconds / 2, [&] {
+    for (const auto &it : each) one.execute(stream, it);
+    stream.wait();
+  });
+  return std::min(together, apart);
+}
+
 int main() {
   dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
@@ -103,6 +132,13 @@ int main() {
                                      &it.stride, &it.pad_h, &it.groups, &it.dilation, &it.s, &it.pad_w};
     const double seconds = numbers.empty() ? 0.0 : numbers.back();
     if (!numbers.empty()) numbers.pop_back();
+    if (what == "products" && numbers.size() == 4) {
+      const long m = static_cast<long>(numbers[0]), n = static_cast<long>(numbers[1]), k = static_cast<long>(numbers[2]);
+      const long count = static_cast<long>(numbers[3]);
+      std::printf("gemm=%.3f\n", 2.0 * m * n * k * count / product_seconds(m, n, k, count, seconds, engine, stream) * 1e-9);
+      std::fflush(stdout);
+      continue;
+    }
     // The last four are optional: one group, no dilation, a square kernel.
     if (numbers.size() == 8) numbers.insert(numbers.end(), {1.0, 1.0, numbers[5], numbers[7]});
     if (what != "conv" || numbers.size() != fields.size()) {

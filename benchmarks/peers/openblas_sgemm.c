@@ -1,5 +1,5 @@
-/* OpenBLAS's side of `make bench-peers`: row-major square sgemm. Requests and answers are those of sparkle/main.rs, `gemm`
- * only. The library is loaded from a path, so that Debian's package need not be installed. */
+/* OpenBLAS's side of `make bench-peers`: row-major sgemm. Requests and answers are those of sparkle/main.rs, `gemm` and
+ * `products` only. The library is loaded from a path, so that Debian's package need not be installed. */
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
 #include <stdio.h>
@@ -31,10 +31,11 @@ static float *reals(size_t count, unsigned seed) {
   return values;
 }
 
-/* The timing rule of all drivers; `times` has room for MAX_CALLS. Returns 0 if memory is short. */
-static double gflops(sgemm *multiply, int n, double seconds, double *times) {
-  size_t count = (size_t)n * (size_t)n;
-  float *a = reals(count, 1), *b = reals(count, 2), *c = reals(count, 3);
+/* `count` products of m x k and k x n matrices of their own, by the timing rule of all drivers; `times` has room for MAX_CALLS.
+ * Returns 0 if memory is short. */
+static double gflops(sgemm *multiply, int m, int n, int k, int count, double seconds, double *times) {
+  size_t in_a = (size_t)m * (size_t)k, in_b = (size_t)k * (size_t)n, in_c = (size_t)m * (size_t)n;
+  float *a = reals(in_a * (size_t)count, 1), *b = reals(in_b * (size_t)count, 2), *c = reals(in_c * (size_t)count, 3);
   double rate = 0.0;
   if (a && b && c) {
     double start = 0.0;
@@ -42,12 +43,14 @@ static double gflops(sgemm *multiply, int n, double seconds, double *times) {
     while (calls < 5 || (calls < MAX_CALLS && now() - start < seconds)) {
       double before = now();
       if (calls == 0) start = before;
-      multiply(ROW_MAJOR, NO_TRANSPOSE, NO_TRANSPOSE, n, n, n, 1.0f, a, n, b, n, 0.0f, c, n);
+      for (size_t at = 0; at < (size_t)count; at++)
+        multiply(ROW_MAJOR, NO_TRANSPOSE, NO_TRANSPOSE, m, n, k, 1.0f, a + at * in_a, k, b + at * in_b, n, 0.0f,
+                 c + at * in_c, n);
       if (calls >= 0) times[calls] = now() - before;
       calls++;
     }
     qsort(times, (size_t)calls, sizeof *times, ascending);
-    rate = 2.0 * n * n * (double)n / times[calls / 2] * 1e-9;
+    rate = 2.0 * m * n * (double)k * count / times[calls / 2] * 1e-9;
   }
   free(a);
   free(b);
@@ -71,14 +74,19 @@ int main(int argc, char **argv) {
   }
   char request[256];
   while (fgets(request, sizeof request, stdin)) {
-    int n;
+    int m, n, k, count = 1;
     double seconds, rate;
-    if (sscanf(request, "gemm %d %lf", &n, &seconds) != 2 || n < 1)
+    int understood = sscanf(request, "products %d %d %d %d %lf", &m, &n, &k, &count, &seconds) == 5;
+    if (!understood && sscanf(request, "gemm %d %lf", &n, &seconds) == 2) {
+      m = k = n;
+      understood = 1;
+    }
+    if (!understood || m < 1 || n < 1 || k < 1 || count < 1)
       printf("failed=not understood: %s", request);
-    else if ((rate = gflops(multiply, n, seconds, times)) == 0.0)
+    else if ((rate = gflops(multiply, m, n, k, count, seconds, times)) == 0.0)
       printf("failed=no memory\n");
     else
-      printf("gemm=%.2f\n", rate);
+      printf("gemm=%.3f\n", rate);
     fflush(stdout);
   }
   return 0;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `conv N C H W K kernel stride pad [groups dilation kernel_w pad_w] SECONDS` | `call=` and `prepacked=` GFLOPS, `kernel=` name, `error=` over bound |
 //! | `gemm SIZE SECONDS` | `gemm=` GFLOPS, `error=` over bound |
+//! | `products M N K COUNT SECONDS` | `gemm=` GFLOPS of COUNT products, each of matrices of its own, `error=` over bound |
 //! | `peak SECONDS` | `peak=` GFLOPS of fused multiply-adds in registers |
 //!
 //! The timing rule of all drivers: two calls do not count; then calls are timed one by one for SECONDS, at least
@@ -50,6 +51,9 @@ fn answer(device: &Device, request: &str) -> Result<String> {
         ("gemm", &[size]) => {
             gemm(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?, time)
         }
+        ("products", &[m, n, k, count]) => {
+            products(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, k))?, count.try_into()?, time)
+        }
         ("peak", []) => Ok(format!("peak={:.2}", peak::gflops(sparkle::num_threads(), time))),
         _ => Err(format!("unknown request: {request}").into()),
     }
@@ -91,6 +95,30 @@ fn gemm(device: &Device, problem: &Gemm, time: Duration) -> Result<String> {
         error = worse(error, oracle::error_over_bound(c[i * size + j], expected, problem.terms()));
     }
     Ok(format!("gemm={:.2} error={error:.5}", gflops(problem.flops(), taken)))
+}
+
+/// Products one after the other. One of `time`'s calls is all of them: a clock would take longer than one.
+fn products(device: &Device, problem: &Gemm, count: usize, time: Duration) -> Result<String> {
+    let mut random = Random::new(problem.flops());
+    let lens = problem.lens();
+    let [a, b] = [0, 1].map(|it| random.reals(lens[it] * count));
+    let mut c = vec![f32::NAN; lens[2] * count];
+    let taken = median_time(time, || {
+        let operands = a.chunks_exact(lens[0]).zip(b.chunks_exact(lens[1]));
+        for ((a, b), c) in operands.zip(c.chunks_exact_mut(lens[2])) {
+            device.sgemm(problem, a, b, c)?;
+        }
+        Ok(())
+    })?;
+    let mut error = 0.0;
+    for _ in 0..SAMPLES {
+        let at = below(&mut random, count);
+        let [a, b, c] = [(&a, 0), (&b, 1), (&c, 2)].map(|(all, it)| &all[at * lens[it]..][..lens[it]]);
+        let (i, j) = (below(&mut random, problem.sizes().m), below(&mut random, problem.sizes().n));
+        let expected = oracle::gemm_element(problem, a, b, c, i, j);
+        error = worse(error, oracle::error_over_bound(c[i * problem.sizes().n + j], expected, problem.terms()));
+    }
+    Ok(format!("gemm={:.3} error={error:.5}", gflops(problem.flops() * count as u64, taken)))
 }
 
 /// The largest error over bound in some rows of the output.
