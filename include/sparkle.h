@@ -1420,9 +1420,9 @@ sparkle_status sparkle_conv2d_buffers(struct sparkle_device *device,
                                       struct sparkle_buffer *output,
                                       size_t output_offset);
 
-/// Computes one convolution and waits for its result: input, weights and output in the orders that `desc` says,
-/// by default `[n][c][h][w]`, `[k][c/groups][r][s]` and `[n][k][p][q]`; bias `[k]`, NULL and length 0 if desc->bias is 0. Lengths are in floats and must match exactly.
-/// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
+/// Computes one convolution and waits for its result: input, weights and output in the orders that `desc` says, by default
+/// `[n][c][h][w]`, `[k][c/groups][r][s]` and `[n][k][p][q]`; bias `[k]`, NULL and length 0 if desc->bias is 0. Lengths are in
+/// floats and must match exactly. `device` NULL means "auto". For several convolutions with the same weights, create a plan.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
 /// the device. On an error the output is untouched.
@@ -1971,11 +1971,11 @@ sparkle_status sparkle_sgemm_fused_buffers(struct sparkle_device *device,
 /// @ingroup sparkle_timing
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);
 
-/// Predicts one run of a plan on each device that `device` chooses from, the CPU first, and tells what "auto" has measured
-/// of such plans. sparkle_conv2d also brings the weights, and is learned apart. Writes the number of devices to `*out_count` and at most `capacity` predictions to the array `out`. The
-/// caller sets `size` in the first element only; all elements have that size. `out` may be NULL if `capacity` is 0.
-/// `device` may be NULL, which means "auto". Nothing is computed and no later choice changes; the first call measures the
-/// devices.
+/// Predicts one run of a plan on each device that `device` chooses from, the CPU first, and tells what "auto" has measured of
+/// such plans. sparkle_conv2d also brings the weights, and is learned apart. Writes the number of devices to `*out_count` and at
+/// most `capacity` predictions to the array `out`. The caller sets `size` in the first element only; all elements have that size.
+/// `out` may be NULL if `capacity` is 0. `device` may be NULL, which means "auto". Nothing is computed and no later choice
+/// changes; the first call measures the devices.
 /// @ingroup sparkle_predict
 sparkle_status sparkle_device_predict(struct sparkle_device *device,
                                       const struct sparkle_conv2d_desc *desc,

@@ -117,9 +117,10 @@ impl Device {
         }
     }
 
-    /// The engines this device chooses from, each with its predicted time for one run of a plan for `problem`, and what `auto` has
-    /// measured of such plans; the CPU is first. [`Device::conv2d`] also brings the weights, and is learned apart. For an empty batch all times are 0. The first call measures each engine, which takes some
-    /// tens of milliseconds. A prediction changes no later choice.
+    /// The engines this device chooses from, each with its predicted time for one run of a plan for `problem`, and what `auto`
+    /// has measured of such plans; the CPU is first. [`Device::conv2d`] also brings the weights, and is learned apart. For an
+    /// empty batch all times are 0. The first call measures each engine, which takes some tens of milliseconds. A prediction
+    /// changes no later choice.
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {

@@ -454,9 +454,9 @@ pub unsafe extern "C" fn sparkle_conv2d_buffers(
     })
 }
 
-/// Computes one convolution and waits for its result: input, weights and output in the orders that `desc` says,
-/// by default `[n][c][h][w]`, `[k][c/groups][r][s]` and `[n][k][p][q]`; bias `[k]`, NULL and length 0 if desc->bias is 0. Lengths are in floats and must match exactly.
-/// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
+/// Computes one convolution and waits for its result: input, weights and output in the orders that `desc` says, by default
+/// `[n][c][h][w]`, `[k][c/groups][r][s]` and `[n][k][p][q]`; bias `[k]`, NULL and length 0 if desc->bias is 0. Lengths are in
+/// floats and must match exactly. `device` NULL means "auto". For several convolutions with the same weights, create a plan.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
 /// the device. On an error the output is untouched.

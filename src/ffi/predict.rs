@@ -55,11 +55,11 @@ impl From<&Prediction> for sparkle_prediction {
     }
 }
 
-/// Predicts one run of a plan on each device that `device` chooses from, the CPU first, and tells what "auto" has measured
-/// of such plans. sparkle_conv2d also brings the weights, and is learned apart. Writes the number of devices to `*out_count` and at most `capacity` predictions to the array `out`. The
-/// caller sets `size` in the first element only; all elements have that size. `out` may be NULL if `capacity` is 0.
-/// `device` may be NULL, which means "auto". Nothing is computed and no later choice changes; the first call measures the
-/// devices.
+/// Predicts one run of a plan on each device that `device` chooses from, the CPU first, and tells what "auto" has measured of
+/// such plans. sparkle_conv2d also brings the weights, and is learned apart. Writes the number of devices to `*out_count` and at
+/// most `capacity` predictions to the array `out`. The caller sets `size` in the first element only; all elements have that size.
+/// `out` may be NULL if `capacity` is 0. `device` may be NULL, which means "auto". Nothing is computed and no later choice
+/// changes; the first call measures the devices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_device_predict(
     device: *mut sparkle_device,

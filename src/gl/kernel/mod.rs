@@ -4,8 +4,9 @@
 //! and touches neither the store nor threads.
 //!
 //! - **Programs.** The text of a kernel depends on its source, the way of its scalars, the local size, the points of an
-//!   invocation (more than one in large launches) and the version of GLSL, and on nothing else. [`prepared`](mod@prepared) writes it once for each compiled file. The store's key
-//!   is the text with device and driver, so two processes share a binary.
+//!   invocation (more than one in large launches) and the version of GLSL, and on nothing else. [`prepared`](mod@prepared)
+//!   writes it once for each compiled file. The store's key is the text with device and driver, so two processes share a
+//!   binary.
 //! - **Scalars** are plain uniforms: they cost no memory access, and every device has room for them. The other ways of
 //!   [`Parameters`] compute the same, and tests run them.
 //! - **`local_size=auto`** is [`AUTO_LOCAL_SIZES`](prepared::AUTO_LOCAL_SIZES) until sizes are raced; no measurement chooses it.
