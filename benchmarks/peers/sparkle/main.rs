@@ -51,9 +51,12 @@ fn answer(device: &Device, request: &str) -> Result<String> {
         ("gemm", &[size]) => {
             gemm(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?, time)
         }
-        ("products", &[m, n, k, count]) => {
-            products(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, k))?, count.try_into()?, time)
-        }
+        ("products", &[m, n, k, count]) => products(
+            device,
+            &Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, k))?,
+            count.try_into()?,
+            time,
+        ),
         ("peak", []) => Ok(format!("peak={:.2}", peak::gflops(sparkle::num_threads(), time))),
         _ => Err(format!("unknown request: {request}").into()),
     }
@@ -116,7 +119,8 @@ fn products(device: &Device, problem: &Gemm, count: usize, time: Duration) -> Re
         let [a, b, c] = [(&a, 0), (&b, 1), (&c, 2)].map(|(all, it)| &all[at * lens[it]..][..lens[it]]);
         let (i, j) = (below(&mut random, problem.sizes().m), below(&mut random, problem.sizes().n));
         let expected = oracle::gemm_element(problem, a, b, c, i, j);
-        error = worse(error, oracle::error_over_bound(c[i * problem.sizes().n + j], expected, problem.terms()));
+        error =
+            worse(error, oracle::error_over_bound(c[i * problem.sizes().n + j], expected, problem.terms()));
     }
     Ok(format!("gemm={:.3} error={error:.5}", gflops(problem.flops() * count as u64, taken)))
 }
