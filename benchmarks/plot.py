@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Draws docs/images/gflops-{cpu,gpu}.svg: effective GFLOPS per layer beside peers and the multiply-add ceiling, from recorded results.
+"""Draws from records: docs/images/gflops-{cpu,gpu}.svg, effective GFLOPS per layer beside peers and the multiply-add ceiling;
+docs/images/shares.svg, the shares of the device `multi` as they are learned.
 
     python3 benchmarks/plot.py [--out docs/images]
 
-It needs nothing but Python. The records are named in PLOTS, and each drawing names its record, machine and date.
+It needs nothing but Python. The records are named in PLOTS and SHARES, and each drawing names its record.
 """
 
 import argparse
@@ -114,6 +115,74 @@ def draw(title, record, layers, series, ceiling):
     return "\n".join(out + ["</svg>", ""])
 
 
+# Written by SPARKLE_BLESS=1 cargo test --lib the_record_of_shares, a test of src/device/multi/learner_tests.rs.
+SHARES = "shares.csv"
+DEVICES = [("gpu_1", "GPU 1", "#0072b2"), ("gpu_2", "GPU 2", "#e69f00"), ("cpu", "CPU", "#009e73")]
+# The calls in which the first device is slow.
+SLOW = (60, 110)
+
+
+def shares():
+    """The plot of the learned shares as SVG: a line per device, dashed the best split, below it how far each call is from the best."""
+    with open(HERE / SHARES, newline="") as file:
+        rows = list(csv.DictReader(file))
+    calls, units = len(rows), sum(int(rows[0][key]) for key, _, _ in DEVICES)
+    width, left, right, top, high, gap, low = 960, 64, 12, 62, 200, 34, 80
+    bottom = top + high + gap + low
+    most = max(float(row["regret"]) for row in rows)
+    most = -(-most // 0.5) * 0.5
+
+    def x(call):
+        return left + (width - left - right) * (call - 1) / calls
+
+    def y(count):
+        return top + high * (1 - count / units)
+
+    def regret(value):
+        return bottom - low * value / most
+
+    def steps(values, place):
+        """A horizontal line for each call."""
+        path = f"M{x(1):.1f} {place(values[0]):.1f}"
+        for call, value in enumerate(values, 1):
+            path += f"V{place(value):.1f}H{x(call + 1):.1f}"
+        return path
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 56}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{bottom + 56}" fill="white"/>',
+        f'<text x="{left}" y="20" font-size="15" font-weight="bold">Images of each device, of {units} in a call (a model in virtual time)</text>',
+        f'<rect x="{x(SLOW[0]):.1f}" y="{top}" width="{x(SLOW[1]) - x(SLOW[0]):.1f}" height="{bottom - top}" fill="#f1f3f5"/>',
+        f'<text x="{x(SLOW[0]) + 6:.1f}" y="{top - 5}" fill="#555">GPU 1 has 0.4 of its speed</text>',
+    ]
+    at = left
+    for _, name, colour in DEVICES:
+        out.append(f'<rect x="{at}" y="33" width="12" height="12" fill="{colour}"/><text x="{at + 17}" y="43">{name}</text>')
+        at += 80
+    out.append(f'<path d="M{at} 39h24" stroke="black" stroke-dasharray="5 3"/>')
+    out.append(f'<text x="{at + 30}" y="43">the best split at this moment</text>')
+    for count in range(0, units + 1, units // 4):
+        out.append(f'<path d="M{left} {y(count):.1f}H{width - right}" stroke="#e5e8eb"/>')
+        out.append(f'<text x="{left - 6}" y="{y(count) + 4:.1f}" text-anchor="end">{count}</text>')
+    for key, _, colour in DEVICES:
+        best = [int(row["best_" + key]) for row in rows]
+        out.append(f'<path d="{steps(best, y)}" fill="none" stroke="{colour}" stroke-dasharray="5 3"/>')
+        learned = [int(row[key]) for row in rows]
+        out.append(f'<path d="{steps(learned, y)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+    for value in (0, most):
+        out.append(f'<path d="M{left} {regret(value):.1f}H{width - right}" stroke="#e5e8eb"/>')
+        out.append(f'<text x="{left - 6}" y="{regret(value) + 4:.1f}" text-anchor="end">{100 * value:.0f}%</text>')
+    losses = [float(row["regret"]) for row in rows]
+    out.append(f'<path d="{steps(losses, regret)}" fill="none" stroke="#d9480f" stroke-width="1.5"/>')
+    out.append(f'<text x="{left}" y="{bottom - low - 8}">How much longer than the best split the call takes</text>')
+    for call in [1, *range(20, calls + 1, 20)]:
+        middle = (x(call) + x(call + 1)) / 2
+        out.append(f'<text x="{middle:.1f}" y="{bottom + 18}" text-anchor="middle">{call}</text>')
+    out.append(f'<text x="{width - right}" y="{bottom + 36}" text-anchor="end">call</text>')
+    out.append(f'<text x="{left}" y="{bottom + 48}" font-size="10" fill="#555">benchmarks/{SHARES}</text>')
+    return "\n".join(out + ["</svg>", ""])
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=pathlib.Path, default=HERE.parent / "docs" / "images")
@@ -121,6 +190,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for name, (read, record, title) in PLOTS.items():
         (folder / name).write_text(draw(title, record, *read(record)))
+    (folder / "shares.svg").write_text(shares())
 
 
 if __name__ == "__main__":

@@ -87,6 +87,15 @@ pub fn reserve_one<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &s
     map.try_reserve(1).map_err(|_| exhausted(bytes, what))
 }
 
+/// Makes room for `count` more items in `to`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn reserve<T>(to: &mut Vec<T>, count: usize, what: &str) -> Result<()> {
+    let bytes = to.len().saturating_add(count).checked_mul(size_of::<T>());
+    to.try_reserve_exact(count).map_err(|_| exhausted(bytes, what))
+}
+
 /// Appends `items` to `to`.
 ///
 /// # Errors
@@ -146,6 +155,8 @@ mod tests {
         append(&mut all, 2..4, "a test").unwrap();
         push(&mut all, 4, "a test").unwrap();
         assert_eq!(all, [1, 2, 3, 4]);
+        reserve(&mut all, 9, "a test").unwrap();
+        assert!(all.capacity() >= 13 && reserve(&mut all, usize::MAX, "a test").is_err());
         let mut letters = "a".to_owned();
         push_str(&mut letters, "bc", "a test").unwrap();
         assert_eq!(letters, "abc");

@@ -10,7 +10,7 @@ use crate::kernel::bind::Launch;
 use crate::kernel::fused::Fused;
 use crate::memory::{Ceilings, Hierarchy};
 use crate::problem::{Conv2d, Gemm};
-use crate::report::{PipelineStats, Timing};
+use crate::report::{PipelineStats, Source, Timing};
 
 mod resident;
 mod run;
@@ -93,11 +93,11 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
-    /// Creates a queue for jobs of this engine's plans, with threads and memory of its own.
+    /// Creates a queue for jobs of this engine's plans, with threads and memory of its own. Traces call it `source`.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has no queues, or the device's failure.
-    fn queue(&self, _options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+    fn queue(&self, _options: PipelineOptions, _source: Source) -> Result<Arc<dyn Queue>> {
         let what = "queues of its own".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }

@@ -92,7 +92,7 @@ pub struct Config {
     /// `SPARKLE_ALGORITHM`: the algorithm that `auto` selects for convolutions. `winograd` applies only to the
     /// convolutions that it supports.
     pub algorithm: Option<Algorithm>,
-    /// `SPARKLE_TRACE`: the file that pipelines write their trace to.
+    /// `SPARKLE_TRACE`: the file that the process writes its trace to; `%p` in it stands for the process id.
     pub trace: Option<String>,
     /// `SPARKLE_CACHE_DIR`: the folder of the cache; empty or `off` disables it.
     pub cache_dir: Option<String>,

@@ -20,7 +20,10 @@ pub struct Event<'a> {
     pub kind: Cow<'a, str>,
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    /// Process and thread in the format's terms; together they are a track.
+    /// What it is an interval of: `engine`, `slot`, `call`, `step` or `job`.
+    #[serde(rename = "cat", borrow)]
+    pub category: Cow<'a, str>,
+    /// Process and thread in the format's terms; the first is a device, together they are a track.
     pub pid: u64,
     pub tid: u64,
     /// When it began, in microseconds.
@@ -37,6 +40,8 @@ pub struct Event<'a> {
 pub struct Arguments<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
+    /// The number of a pipeline; 0 is the queue of a device's calls.
+    pub pipeline: Option<u64>,
     pub slot: Option<u64>,
     pub bytes: Option<u64>,
 }
@@ -150,7 +155,7 @@ mod tests {
     #[test]
     fn events_come_one_by_one_and_other_content_is_skipped() {
         let text = r#"{"other":{"traceEvents":[1]},"traceEvents":[
-            {"ph":"X","name":"a \"b\"","args":{"slot":3,"more":[{}]},"cat":["x"]},{}],"end":null}"#;
+            {"ph":"X","name":"a \"b\"","args":{"slot":3,"more":[{}]},"bind":["x"]},{}],"end":null}"#;
         assert_eq!(names(text).unwrap(), ["X a \"b\" Some(3)", "  None"]);
     }
 

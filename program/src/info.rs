@@ -209,7 +209,7 @@ fn environment(config: &Config) -> Vec<Variable> {
             algorithm.map(|it| format!("{it:?}").to_lowercase()),
             "the algorithm that auto means for convolutions: direct or winograd",
         ),
-        variable("SPARKLE_TRACE", trace.clone(), "file to which pipelines write a trace"),
+        variable("SPARKLE_TRACE", trace.clone(), "file for a trace of calls and pipelines"),
         variable(
             "SPARKLE_CACHE_DIR",
             cache_dir.clone(),

@@ -1,5 +1,6 @@
-//! `sparkle stats`: computes the figures of a pipeline from its trace.
+//! `sparkle stats`: computes the figures of pipelines from a trace.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use crate::failure::Failure;
 use crate::json::JsonOption;
 use crate::memory;
 
-/// Print the figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
+/// Print the figures of each pipeline, on each device, from the trace that a process wrote with SPARKLE_TRACE=FILE.
+///
+/// Large calls go through a pipeline of their device, which is called "calls".
 ///
 /// busy is the share of the time in which an engine worked; overlapping work counts once. A slot is at work while an
 /// engine works for it; the mean and the maximum over time are printed.
@@ -41,6 +44,15 @@ struct EngineFigures {
 /// A trace's figures.
 #[derive(Debug, PartialEq, serde::Serialize)]
 struct Report {
+    pipelines: Vec<PipelineFigures>,
+}
+
+/// The figures of a pipeline on one device.
+#[derive(Debug, PartialEq, serde::Serialize)]
+struct PipelineFigures {
+    device: String,
+    /// Its number; 0 is the queue of the device's calls.
+    pipeline: u64,
     span_ms: f64,
     engines: Vec<EngineFigures>,
     slots: usize,
@@ -54,14 +66,28 @@ struct Report {
 /// A file that is not a pipeline's trace.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     args.json.begin(console)?;
-    let report = report(&read(&args.trace)?)?;
+    let report = report(read(&args.trace)?)?;
+    for (index, it) in report.pipelines.iter().enumerate() {
+        if index > 0 {
+            console.line(String::new());
+        }
+        print(it, console);
+    }
+    args.json.end(&report, console)
+}
+
+fn print(figures: &PipelineFigures, console: &mut Console) {
     let line = |cells: [&str; 6]| {
         let [engine, rest @ ..] = cells;
         let rest: String = rest.iter().map(|cell| format!("  {cell:>10}")).collect();
         format!("{engine:<10}{rest}")
     };
+    console.line(match figures.pipeline {
+        0 => format!("{}, calls", figures.device),
+        number => format!("{}, pipeline {number}", figures.device),
+    });
     console.line(line(["engine", "pieces", "busy ms", "busy", "MB", "GB/s"]));
-    for it in &report.engines {
+    for it in &figures.engines {
         let moves = it.bytes > 0;
         let cells = [
             it.pieces.to_string(),
@@ -75,29 +101,48 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     }
     console.line(format!(
         "{:.3} ms; slots at work: {:.2} of {} on average, {} at most",
-        report.span_ms, report.mean_slots_at_work, report.slots, report.most_slots_at_work
+        figures.span_ms, figures.mean_slots_at_work, figures.slots, figures.most_slots_at_work
     ));
-    args.json.end(&report, console)
 }
 
-/// The intervals of a trace, in the order in which they ended.
-fn read(path: &Path) -> Result<Vec<Interval>, Failure> {
-    let mut intervals = vec![];
-    events::read(path, |event| {
-        // Every interval is recorded twice: on its engine's track, which counts here, and on its slot's.
-        match Some(event)
-            .filter(|event| event.kind == "X" && event.pid == 1)
-            .and_then(|event| interval(&event))
-        {
-            Some(interval) => memory::push("intervals", &mut intervals, interval),
-            None => Ok(()),
+/// The intervals of a trace: of each device and pipeline, in the order in which they ended.
+#[derive(Default)]
+struct Intervals {
+    devices: BTreeMap<u64, String>,
+    pipelines: BTreeMap<(u64, u64), Vec<Interval>>,
+}
+
+impl Intervals {
+    fn take(&mut self, event: &Event) -> Result<(), Failure> {
+        if event.kind == "M" && event.name == "process_name" {
+            memory::check("devices", 256 + event.args.name.len())?;
+            self.devices.insert(event.pid, event.args.name.clone().into_owned());
         }
-    })?;
-    if intervals.is_empty() {
+        // Every interval is recorded twice: on its engine's track, which counts here, and on its slot's.
+        let of_engine = event.kind == "X" && event.category == "engine";
+        match (event.args.pipeline, interval(event)) {
+            (Some(pipeline), Some(interval)) if of_engine => {
+                let key = (event.pid, pipeline);
+                if !self.pipelines.contains_key(&key) {
+                    memory::check("pipelines", 256)?;
+                }
+                memory::push("intervals", self.pipelines.entry(key).or_default(), interval)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Intervals, Failure> {
+    let mut all = Intervals::default();
+    events::read(path, |event| all.take(&event))?;
+    if all.pipelines.is_empty() {
         return Err(Failure::Input(format!("{}: it contains no work of a pipeline", path.display())));
     }
-    intervals.sort_unstable_by_key(|interval| (interval.end, interval.start, interval.engine, interval.slot));
-    Ok(intervals)
+    for intervals in all.pipelines.values_mut() {
+        intervals.sort_unstable_by_key(|it| (it.end, it.start, it.engine, it.slot));
+    }
+    Ok(all)
 }
 
 fn interval(event: &Event) -> Option<Interval> {
@@ -116,7 +161,16 @@ fn interval(event: &Event) -> Option<Interval> {
 
 /// # Errors
 /// If there is not enough memory.
-fn report(intervals: &[Interval]) -> Result<Report, Failure> {
+fn report(all: Intervals) -> Result<Report, Failure> {
+    let Intervals { devices, pipelines } = all;
+    let figures = |((device, pipeline), intervals): ((u64, u64), Vec<Interval>)| {
+        let name = devices.get(&device).map_or("", String::as_str);
+        figures(name, pipeline, &intervals)
+    };
+    Ok(Report { pipelines: pipelines.into_iter().map(figures).collect::<Result<_, _>>()? })
+}
+
+fn figures(device: &str, pipeline: u64, intervals: &[Interval]) -> Result<PipelineFigures, Failure> {
     let mut recorder = Recorder::new(false);
     intervals.iter().for_each(|interval| recorder.add(*interval));
     let stats = recorder.stats();
@@ -134,7 +188,9 @@ fn report(intervals: &[Interval]) -> Result<Report, Failure> {
     });
     let engines = engines.collect();
     let (mean, most) = at_work(intervals, stats.span)?;
-    Ok(Report {
+    Ok(PipelineFigures {
+        device: device.to_owned(),
+        pipeline,
         span_ms: stats.span.as_secs_f64() * 1e3,
         engines,
         slots: intervals.iter().map(|interval| interval.slot.saturating_add(1)).max().unwrap_or(0),
@@ -158,7 +214,8 @@ fn at_work(intervals: &[Interval], span: Duration) -> Result<(f64, usize), Failu
     slots.dedup();
     // The unfinished work of each slot.
     let mut works = memory::filled("slots", slots.len(), 0i64)?;
-    let (mut time, mut sum, mut busy, mut most) = (Duration::ZERO, 0.0, 0usize, 0);
+    let first = changes.first().map_or(Duration::ZERO, |change| change.0);
+    let (mut time, mut sum, mut busy, mut most) = (first, 0.0, 0usize, 0);
     for moment in changes.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
         let (at, begins, _) = moment[0];
         sum += busy as f64 * (at - time).as_secs_f64();
@@ -177,25 +234,39 @@ fn at_work(intervals: &[Interval], span: Duration) -> Result<(f64, usize), Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sparkle::report::{Source, TraceFile};
 
+    /// Two pipelines of one device, and one of another.
     #[test]
     fn a_trace_comes_back_as_what_was_recorded() {
         let ms = Duration::from_millis;
-        let mut recorder = Recorder::new(true);
-        for (engine, slot, start, end) in [(0, 0, 0, 10), (1, 0, 10, 30), (0, 1, 10, 20), (2, 0, 30, 40)] {
-            recorder.add(Interval { engine, slot, start: ms(start), end: ms(end), bytes: 1_000_000 });
-        }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
-        recorder.write_trace("gl:0", &mut std::fs::File::create(&path).unwrap()).unwrap();
-        let report = report(&read(&path).unwrap()).unwrap();
+        let mut file = TraceFile::new(std::fs::File::create(&path).unwrap()).unwrap();
+        let pieces = [(0, 0, 0, 10), (1, 0, 10, 30), (0, 1, 10, 20), (2, 0, 30, 40)];
+        for (device, source, pieces) in [
+            ("gl:0", Source::Pipeline(1), &pieces[..]),
+            ("gl:1", Source::Calls, &pieces[..1]),
+            ("gl:0", Source::Pipeline(2), &pieces[..2]),
+        ] {
+            let mut recorder = Recorder::new(true);
+            for &(engine, slot, start, end) in pieces {
+                recorder.add(Interval { engine, slot, start: ms(start), end: ms(end), bytes: 1_000_000 });
+            }
+            recorder.write_trace(&mut file, device, (source, ms(5))).unwrap();
+        }
+        let all = report(read(&path).unwrap()).unwrap().pipelines;
+        let names: Vec<_> = all.iter().map(|it| (it.device.as_str(), it.pipeline)).collect();
+        assert_eq!(names, [("gl:0", 1), ("gl:0", 2), ("gl:1", 0)]);
+        assert_eq!([all[1].span_ms.round(), all[2].span_ms.round()], [30.0, 10.0]);
+        let report = &all[0];
         let busy: Vec<_> =
             report.engines.iter().map(|it| (it.pieces, it.busy_ms.round(), it.bytes)).collect();
         assert_eq!(busy, [(2, 20.0, 2_000_000), (1, 20.0, 1_000_000), (1, 10.0, 1_000_000)]);
         assert!((report.engines[1].busy - 0.5).abs() < 1e-6 && (report.engines[0].rate - 0.1).abs() < 1e-6);
         assert_eq!((report.slots, report.most_slots_at_work), (2, 2));
-        assert!((report.mean_slots_at_work - 1.25).abs() < 1e-6, "{}", report.mean_slots_at_work);
         assert_eq!(report.span_ms.round(), 40.0);
+        assert!((report.mean_slots_at_work - 1.25).abs() < 1e-6, "{}", report.mean_slots_at_work);
     }
 
     #[test]

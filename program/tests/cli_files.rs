@@ -214,7 +214,7 @@ fn other_commands_say_that_memory_is_short() {
         let (lane, slot) = (index % 3, index % 7);
         let name = ["upload", "compute", "download"][lane];
         trace += &format!(
-            ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{lane},\"name\":\"{name}\",\"ts\":{index},\"dur\":2,\"args\":{{\"slot\":{slot},\"bytes\":4}}}}"
+            ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{lane},\"cat\":\"engine\",\"name\":\"{name}\",\"ts\":{index},\"dur\":2,\"args\":{{\"pipeline\":1,\"slot\":{slot},\"bytes\":4}}}}"
         );
     }
     fs::write(at("trace.json"), trace + "]}").unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use program::{code, folder, json, notes, npy, program, sparkle, stderr, stdout};
-use sparkle::report::{Interval, Recorder};
+use sparkle::report::{Interval, Recorder, Source, TraceFile};
 use tempfile::TempDir;
 
 const CONV2D: [&str; 7] = ["conv2d", "--input", "x.npy", "--weights", "w.npy", "--output", "y.npy"];
@@ -26,7 +26,8 @@ fn trace(path: &Path) {
     let mut recorder = Recorder::new(true);
     let (start, end) = (Duration::from_millis(1), Duration::from_millis(2));
     recorder.add(Interval { engine: 0, slot: 0, start, end, bytes: 8 });
-    recorder.write_trace("gl:0", &mut fs::File::create(path).unwrap()).unwrap();
+    let mut file = TraceFile::new(fs::File::create(path).unwrap()).unwrap();
+    recorder.write_trace(&mut file, "gl:0", (Source::Pipeline(1), Duration::ZERO)).unwrap();
 }
 
 /// A value that is not understood. `info` shows it, commands that compute refuse it, and nothing is written.

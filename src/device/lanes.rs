@@ -15,7 +15,7 @@ use super::record::Why;
 use super::serial::{HeapSlot, SerialExecutor, SerialJob};
 use crate::backend::{Backend, FallbackFn, Job, PipelineOptions, Queue, Slot, Ticket, WhenFull};
 use crate::error::{Error, Result};
-use crate::report::PipelineStats;
+use crate::report::{PipelineStats, Source};
 
 /// Predicted seconds of ended jobs from which older jobs begin to count less: their weight is halved.
 const MEMORY_JOBS: u32 = 64;
@@ -60,15 +60,15 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// A lane for each member that can have one.
+    /// A lane for each member that can have one. Traces call all of them `source`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an option that the engines refuse; the last member's failure if none has a lane.
-    pub fn new(multi: &Arc<Multi>, options: PipelineOptions) -> Result<Self> {
+    pub fn new(multi: &Arc<Multi>, options: PipelineOptions, source: Source) -> Result<Self> {
         let (mut lanes, mut failure) = (vec![], None);
         for (member, it) in multi.members().iter().enumerate() {
             let backend: &Arc<dyn Backend> = it.backend();
-            let queue = match backend.queue(options) {
+            let queue = match backend.queue(options, source) {
                 Ok(queue) => Some(queue),
                 Err(Error::Unsupported { .. }) => None,
                 Err(error) => {

@@ -20,7 +20,7 @@ use super::record::Recorded;
 use super::serial::{HeapSlot, SerialExecutor, SerialJob};
 use crate::backend::{Backend, Job, PipelineOptions, Queue, Run, Slot, Ticket, WhenFull};
 use crate::error::{Error, Result};
-use crate::report::PipelineStats;
+use crate::report::{PipelineStats, Source};
 
 /// # Errors
 /// [`Error::InvalidArgument`] for an invalid option.
@@ -45,6 +45,8 @@ pub struct Pipeline {
     serial: Mutex<Option<Arc<SerialExecutor>>>,
     /// The most threads for these jobs.
     threads: usize,
+    /// What traces call it.
+    source: Source,
     options: PipelineOptions,
     process: u32,
 }
@@ -53,9 +55,9 @@ impl Pipeline {
     /// A pipeline on the first of `backends` that has queues. If none has, a thread runs the jobs in order.
     pub(super) fn new(backends: &[&Arc<dyn Backend>], options: PipelineOptions) -> Result<Self> {
         check(options)?;
-        let mut found = None;
+        let (source, mut found) = (Source::next_pipeline(), None);
         for backend in backends {
-            match backend.queue(options) {
+            match backend.queue(options, source) {
                 Ok(queue) => {
                     found = Some((backend.id().to_owned(), queue));
                     break;
@@ -70,6 +72,7 @@ impl Pipeline {
             lanes: None,
             serial: Mutex::new(None),
             threads: usize::MAX,
+            source,
             options,
             process: std::process::id(),
         })
@@ -79,7 +82,8 @@ impl Pipeline {
     pub(super) fn on_several(multi: &Arc<Multi>, options: PipelineOptions) -> Result<Self> {
         check(options)?;
         let mut pipeline = Pipeline::new(&[], options)?;
-        (pipeline.lanes, pipeline.threads) = (Some(Lanes::new(multi, options)?), multi.least_cpu_threads());
+        pipeline.lanes = Some(Lanes::new(multi, options, pipeline.source)?);
+        pipeline.threads = multi.least_cpu_threads();
         Ok(pipeline)
     }
 
@@ -89,7 +93,8 @@ impl Pipeline {
         match &*serial {
             Some(serial) => Ok(serial.clone()),
             None => {
-                let started = SerialExecutor::start(self.options.queue, self.options.slots, self.threads)?;
+                let started =
+                    SerialExecutor::start(self.options.queue, self.options.slots, self.threads, self.source)?;
                 Ok(serial.insert(Arc::new(started)).clone())
             }
         }

@@ -1,4 +1,5 @@
-//! One log record for each call: what was computed, by which device and kernel, how long it took, and why there.
+//! One log record for each call: what was computed, by which device and kernel, how long it took, and why there. And the
+//! call's interval in the trace of the process, if there is one.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::error::Result;
 use crate::kernel::bind::Launch;
 use crate::log::{self, Level, Value};
 use crate::problem::{Algorithm, Conv2d, Gemm};
+use crate::report::trace;
 
 /// An engine that `auto` considered for a call.
 #[derive(Clone)]
@@ -128,9 +130,26 @@ impl Recorded {
     }
 }
 
+/// Adds a call that has just ended to the trace of the process.
+#[inline]
+fn add_to_trace(name: &str, result: &Result<Run>) {
+    if let (Some(trace), Ok(run)) = (trace::of_process(), result) {
+        // Shares of several devices are there already.
+        if run.shares.is_empty() && !run.timing.wall.is_zero() {
+            let end = trace.now();
+            let start = end.saturating_sub(run.timing.wall);
+            trace.call(&run.device, name, (start, end), trace::NO_ARGUMENTS);
+        }
+    }
+}
+
 /// Records a convolution.
 #[inline]
 pub fn conv2d(call: &str, problem: &Conv2d, why: &Why, result: &Result<Run>) {
+    // Jobs are traced by their pipelines.
+    if matches!(call, "conv2d" | "plan_execute") {
+        add_to_trace("conv2d", result);
+    }
     if wanted() {
         write_conv2d(call, problem, why, result);
     }
@@ -186,6 +205,7 @@ fn write_conv2d(call: &str, problem: &Conv2d, why: &Why, result: &Result<Run>) {
 /// Records a matrix product.
 #[inline]
 pub fn sgemm(problem: &Gemm, why: &Why, result: &Result<Run>) {
+    add_to_trace("sgemm", result);
     if wanted() {
         write_sgemm(problem, why, result);
     }
@@ -214,6 +234,7 @@ fn write_sgemm(problem: &Gemm, why: &Why, result: &Result<Run>) {
 /// Records a launch of a kernel of the kernel language.
 #[inline]
 pub fn launch(launch: &Launch<'_>, why: &Why, result: &Result<Run>) {
+    add_to_trace("launch", result);
     if wanted() {
         write_launch(launch, why, result);
     }

@@ -13,7 +13,7 @@ use crate::allocate;
 use crate::backend::{Slot, Ticket, WhenFull};
 use crate::cpu;
 use crate::error::{Error, Result};
-use crate::report::PipelineStats;
+use crate::report::{PipelineStats, Source, Track, trace};
 
 /// A job for the thread.
 pub struct SerialJob {
@@ -47,17 +47,19 @@ struct Worker {
     stats: Mutex<PipelineStats>,
     /// The most threads of the CPU for a job.
     threads: usize,
+    /// What traces call it.
+    source: Source,
 }
 
 impl SerialExecutor {
     /// Starts the thread. At most `queue` jobs may wait, and callers may hold at most `slots` slots. Jobs use at most
-    /// `threads` threads of the CPU.
+    /// `threads` threads of the CPU. Traces call it `source`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the thread cannot be created.
-    pub fn start(queue: usize, slots: usize, threads: usize) -> Result<Self> {
+    pub fn start(queue: usize, slots: usize, threads: usize, source: Source) -> Result<Self> {
         let (jobs, closed, stats) = (JobQueue::new(queue), AtomicBool::new(false), Mutex::default());
-        let worker = Arc::new(Worker { jobs, closed, stats, threads });
+        let worker = Arc::new(Worker { jobs, closed, stats, threads, source });
         let serving = worker.clone();
         let (ready, is_ready) = sync_channel(1);
         let serve = move || {
@@ -174,6 +176,7 @@ impl Worker {
             self.stats().cancelled += 1;
             return;
         }
+        let trace = trace::of_process().map(|trace| (trace, trace.now()));
         let result = catch_unwind(AssertUnwindSafe(|| {
             let problem = plan.problem();
             // SAFETY: the caller of `SerialExecutor::submit` promised that both are valid and of these lengths until
@@ -190,6 +193,12 @@ impl Worker {
         match &result {
             Ok(_) => self.stats().completed += 1,
             Err(_) => self.stats().failed += 1,
+        }
+        // Shares of several devices are in the trace already.
+        if let (Some((trace, start)), Ok(run)) = (trace, &result)
+            && run.shares.is_empty()
+        {
+            trace.step(&run.device, Track::Jobs(self.source), "compute", start);
         }
         drop(plan);
         // Drop a slot's owner first: a caller who sees the job done and releases the slot may acquire it again at once.

@@ -102,6 +102,9 @@ pub(super) struct CTransport {
     functions: sparkle_transport,
     under_way: HashMap<u64, (Exchange, *mut c_void)>,
     next: u64,
+    /// Memory for the messages of a start.
+    sends: Vec<sparkle_message>,
+    receives: Vec<sparkle_message>,
 }
 
 // SAFETY: the library passes the pointers to C's functions and does not dereference them; a group calls them on one thread at a
@@ -132,7 +135,8 @@ impl CTransport {
             let expected = format!("0 to {}", functions.ranks - 1);
             return Err(Error::invalid("transport.rank", functions.rank, expected).into());
         }
-        Ok(CTransport { functions, under_way: HashMap::new(), next: 0 })
+        let under_way = HashMap::new();
+        Ok(CTransport { functions, under_way, next: 0, sends: vec![], receives: vec![] })
     }
 
     /// The error for a code of a function.
@@ -158,15 +162,19 @@ fn missing(call: &str) -> Error {
     Error::Internal(format!("the transport has no {call}"))
 }
 
-/// Messages as C sees them.
-fn for_c(messages: &mut [Message]) -> Result<Vec<sparkle_message>> {
+/// What the arrays of messages are for.
+const MESSAGES: &str = "messages";
+
+/// Writes messages as C sees them to `to`.
+fn for_c(messages: &mut [Message], to: &mut Vec<sparkle_message>) -> Result<()> {
     let message = |message: &mut Message| sparkle_message {
         data: message.data.as_mut_ptr(),
         len: message.data.len(),
         rank: message.rank as i32,
         tag: message.tag as i32,
     };
-    allocate::collected(messages.iter_mut().map(|it| Ok(message(it))), "messages")
+    to.clear();
+    allocate::append(to, messages.iter_mut().map(message), MESSAGES)
 }
 
 impl Transport for CTransport {
@@ -178,19 +186,28 @@ impl Transport for CTransport {
         self.functions.ranks as usize
     }
 
+    fn prepare(&mut self, sends: usize, receives: usize) -> Result<()> {
+        for (array, len) in [(&mut self.sends, sends), (&mut self.receives, receives)] {
+            array.clear();
+            allocate::reserve(array, len, MESSAGES)?;
+        }
+        allocate::reserve_one(&mut self.under_way, "messages under way")
+    }
+
     fn start(&mut self, mut exchange: Exchange) -> Result<Started> {
         let start = self.functions.start.ok_or_else(|| missing("start"))?;
-        let (sends, receives) = (for_c(&mut exchange.sends)?, for_c(&mut exchange.receives)?);
+        for_c(&mut exchange.sends, &mut self.sends)?;
+        for_c(&mut exchange.receives, &mut self.receives)?;
         let mut request = std::ptr::null_mut();
-        // SAFETY: C's promise for the function. The arrays live until it returns; the data is kept in `under_way` until the
+        // SAFETY: C's promise for the function. The arrays do not change until it returns; the data is kept in `under_way` until the
         // request has finished, and for ever if this fails.
         let code = unsafe {
             start(
                 self.functions.user,
-                sends.as_ptr(),
-                sends.len(),
-                receives.as_ptr(),
-                receives.len(),
+                self.sends.as_ptr(),
+                self.sends.len(),
+                self.receives.as_ptr(),
+                self.receives.len(),
                 &mut request,
             )
         };

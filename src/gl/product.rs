@@ -21,6 +21,7 @@ use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep,
 use crate::gl::execution::epilogue::{Arguments, Slots, check_bindings};
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
+use crate::gl::execution::steps;
 use crate::gl::tunables::{MAX_DEPTH_SPLITS, MIN_TILED_FLOPS, OPERATIONS_PER_OUTPUT};
 use crate::kernel::fused::Fused;
 use crate::memory::tiles::{self, Gpu, Tile, TiledProducts};
@@ -101,13 +102,15 @@ pub fn run(
     let context = programs.context().clone();
     fits(&context, problem)?;
     let [a_len, b_len, c_len] = problem.lens();
-    let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
+    let upload = |data: &[f32]| {
+        steps::traced(&context, true, "upload", || Buffer::with_data(&context, bytemuck::cast_slice(data)))
+    };
     let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
     let output = Buffer::new(&context, size_of_val(tight))?;
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&c[..c_len])?) };
     let matrices = Matrices { a: &a, b: &b, old: old.as_ref().map(|it| it as _), output: &output };
-    let ran = direct(programs, problem, &matrices, epilogue)?;
-    output.read(bytemuck::cast_slice_mut(tight))?;
+    let ran = steps::traced(&context, true, "compute", || direct(programs, problem, &matrices, epilogue))?;
+    steps::traced(&context, true, "download", || output.read(bytemuck::cast_slice_mut(tight)))?;
     Ok(ran)
 }
 
@@ -250,13 +253,16 @@ pub fn run_tiled(
     let passes = passes(programs, (tile, splits), problem, epilogue.map(|it| it.0))?;
     let context = programs.context();
     let [a_len, b_len, _] = problem.lens();
-    let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
+    let upload = |data: &[f32]| {
+        steps::traced(context, true, "upload", || Buffer::with_data(context, bytemuck::cast_slice(data)))
+    };
     let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c)?)?) };
     let output = Buffer::new(context, size_of_val(tight))?;
     let matrices = Matrices { a: &a, b: &b, old: old.as_ref().map(|it| it as _), output: &output };
-    let ran = in_tiles(&passes, &matrices, epilogue.map(|it| it.1))?;
-    output.read(bytemuck::cast_slice_mut(tight))?;
+    let ran =
+        steps::traced(context, true, "compute", || in_tiles(&passes, &matrices, epilogue.map(|it| it.1)))?;
+    steps::traced(context, true, "download", || output.read(bytemuck::cast_slice_mut(tight)))?;
     Ok((pass_plan::gemm_name(tile), ran))
 }
 

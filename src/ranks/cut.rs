@@ -1,5 +1,7 @@
 //! Which part of a problem a rank computes.
 
+use crate::allocate;
+use crate::error::Result;
 use crate::problem::Conv2d;
 
 /// How a convolution is distributed over ranks.
@@ -55,7 +57,10 @@ impl Span {
 }
 
 /// Cuts `len` into contiguous parts, in proportion to `weights`: each border is rounded to the nearest whole number.
-pub fn cut(len: usize, weights: &[f64]) -> Vec<Span> {
+///
+/// # Errors
+/// Out of memory.
+pub fn cut(len: usize, weights: &[f64]) -> Result<Vec<Span>> {
     let total: f64 = weights.iter().sum();
     let mut before = 0.0;
     let mut first = 0;
@@ -66,35 +71,52 @@ pub fn cut(len: usize, weights: &[f64]) -> Vec<Span> {
         let end = if rank == last { len } else { border.clamp(first, len) };
         let span = Span::between(first, end);
         first = end;
-        span
+        Ok(span)
     };
-    weights.iter().enumerate().map(part).collect()
+    allocate::collected(weights.iter().enumerate().map(part), PARTS)
 }
 
+/// Part `index` of `len`, cut into `parts` as by [`cut`] with equal weights.
+pub fn equal(len: usize, parts: usize, index: usize) -> Span {
+    let border = |index: usize| match index {
+        index if index == parts => len,
+        index => (len as f64 * (index as f64 / parts as f64)).round() as usize,
+    };
+    Span::between(border(index), border(index + 1))
+}
+
+/// What lists of parts are for.
+pub const PARTS: &str = "the parts of the ranks";
+
 /// The parts of all ranks: of the input and of the output, in the dimension of the distribution.
-pub fn parts(problem: &Conv2d, distribution: Distribution, weights: &[f64]) -> Vec<(Span, Span)> {
+///
+/// # Errors
+/// Out of memory.
+pub fn parts(problem: &Conv2d, distribution: Distribution, weights: &[f64]) -> Result<Vec<(Span, Span)>> {
     let sizes = problem.sizes();
+    let both = |len: usize, of: &dyn Fn(Span) -> (Span, Span)| {
+        allocate::collected(cut(len, weights)?.into_iter().map(|span| Ok(of(span))), PARTS)
+    };
     match distribution {
-        Distribution::Batch => cut(sizes.n, weights).into_iter().map(|span| (span, span)).collect(),
+        Distribution::Batch => both(sizes.n, &|span| (span, span)),
         Distribution::Rows => {
             // The rows of the input go with those of the output that they are at, the rest with the last one.
             let at = |row: usize| match row {
                 row if row == sizes.p => sizes.h,
                 row => (row * sizes.stride_h).min(sizes.h),
             };
-            let with_input = |output: Span| (Span::between(at(output.first), at(output.end())), output);
-            cut(sizes.p, weights).into_iter().map(with_input).collect()
+            both(sizes.p, &|output| (Span::between(at(output.first), at(output.end())), output))
         }
         Distribution::Channels if sizes.groups == 1 => {
-            cut(sizes.c, weights).into_iter().zip(cut(sizes.k, weights)).collect()
+            let spans = cut(sizes.c, weights)?.into_iter().zip(cut(sizes.k, weights)?);
+            allocate::collected(spans.map(Ok), PARTS)
         }
         Distribution::Channels => {
             let of = |groups: Span, channels: usize| {
                 let each = channels / sizes.groups;
                 Span { first: groups.first * each, count: groups.count * each }
             };
-            let both = |groups: Span| (of(groups, sizes.c), of(groups, sizes.k));
-            cut(sizes.groups, weights).into_iter().map(both).collect()
+            both(sizes.groups, &|groups| (of(groups, sizes.c), of(groups, sizes.k)))
         }
     }
 }
@@ -111,7 +133,7 @@ mod tests {
             let len = random.between(0, 50) as usize;
             let weights: Vec<f64> =
                 (0..random.between(1, 9)).map(|_| random.between(1, 100) as f64 / 7.0).collect();
-            let (parts, total) = (cut(len, &weights), weights.iter().sum::<f64>());
+            let (parts, total) = (cut(len, &weights).unwrap(), weights.iter().sum::<f64>());
             let mut next = 0;
             for (part, weight) in parts.iter().zip(&weights) {
                 assert_eq!(part.first, next);
@@ -120,6 +142,11 @@ mod tests {
             }
             assert_eq!(next, len);
         }
+        for (len, parts) in [(10, 4), (2, 3), (0, 5), (1000, 7), (97, 96), (5, 1)] {
+            let equal: Vec<Span> = (0..parts).map(|index| equal(len, parts, index)).collect();
+            assert_eq!(cut(len, &vec![1.0; parts]).unwrap(), equal, "{len} {parts}");
+        }
+        let cut = |len, weights: &[f64]| cut(len, weights).unwrap();
         assert_eq!(cut(10, &[1.0; 4]).iter().map(|it| it.count).collect::<Vec<_>>(), [3, 2, 3, 2]);
         assert_eq!(cut(2, &[1.0; 3]).iter().map(|it| it.count).collect::<Vec<_>>(), [1, 0, 1]);
     }
@@ -127,12 +154,12 @@ mod tests {
     #[test]
     fn rows_of_input_and_output_are_those_of_the_domain() {
         let same = Conv2dDesc { h: 10, w: 4, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
-        for (input, output) in parts(&Conv2d::new(same).unwrap(), Distribution::Rows, &[1.0; 3]) {
+        for (input, output) in parts(&Conv2d::new(same).unwrap(), Distribution::Rows, &[1.0; 3]).unwrap() {
             assert_eq!(input, output);
         }
         // 4 rows of output from 9 of input: 0 to 4 and 4 to 9.
         let strided = Conv2dDesc { h: 9, r: 3, stride_h: 2, ..Default::default() };
-        let found = parts(&Conv2d::new(strided).unwrap(), Distribution::Rows, &[1.0; 2]);
+        let found = parts(&Conv2d::new(strided).unwrap(), Distribution::Rows, &[1.0; 2]).unwrap();
         assert_eq!(
             found,
             [(0, 4, 0, 2), (4, 5, 2, 2)]

@@ -12,7 +12,8 @@
 use std::fmt::Display;
 
 use super::cut::{self, Span};
-use super::transport::{Exchange, Message};
+use super::resident::{ResidentBlock, Sizes};
+use super::transport::{Exchange, Message, Started, Transport};
 use super::{Group, merged};
 use crate::allocate;
 use crate::device::Run;
@@ -152,8 +153,9 @@ impl GroupGemm {
     /// What `rank` holds, which is one of the ranks.
     pub fn part_of(&self, rank: usize) -> GroupGemmPart {
         let (blocks, [i, j]) = (self.blocks(), self.place(rank));
-        let (a, b, c) =
-            ([blocks.m[i], blocks.k_of_a[j]], [blocks.k_of_b[i], blocks.n[j]], [blocks.m[i], blocks.n[j]]);
+        let (m, n, [k_of_a, k_of_b]) =
+            (blocks.m.part(i), blocks.n.part(j), [blocks.k_of_a.part(j), blocks.k_of_b.part(i)]);
+        let (a, b, c) = ([m, k_of_a], [k_of_b, n], [m, n]);
         let swapped = |[rows, cols]: [Span; 2]| [cols, rows];
         match self.desc.layout {
             Layout::RowMajor => GroupGemmPart { a, b, c },
@@ -172,8 +174,9 @@ impl GroupGemm {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a block that is too short, and [`Error::OtherRank`] on the other ranks. If the
-    /// device fails, this rank gets its error, after all panels have been passed on; its block of C is then undefined.
-    /// [`Error::Transport`].
+    /// device fails, this rank gets its error, after all panels have been passed on; its block of C is then undefined. On a
+    /// GPU, C and the panels of A and B are there for the whole product, if there is memory.
+    /// [`Error::OutOfMemory`] for the panels, before any is sent. [`Error::Transport`].
     pub fn run(&self, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
         self.run_settled::<Error>(Ok((a, b, c)))
     }
@@ -186,22 +189,25 @@ impl GroupGemm {
         &self,
         blocks: std::result::Result<Matrices, E>,
     ) -> std::result::Result<Run, E> {
+        let mut transport = self.group.transport()?;
+        let part = self.part();
+        let [lda, ldb, ldc] = [(self.desc.lda, part.a), (self.desc.ldb, part.b), (self.desc.ldc, part.c)]
+            .map(|(ld, block)| self.leading(ld, block));
         let local = blocks.and_then(|(a, b, c)| {
             let [a_len, b_len, c_len] = self.lens();
             min_length("a length", a.len(), a_len)?;
             min_length("b length", b.len(), b_len)?;
             min_length("c length", c.len(), c_len)?;
-            Ok((a, b, c))
+            // A panel of each operand.
+            transport.prepare(2, 2)?;
+            Ok(((a, b, c), self.memory(ldc)?))
         });
-        let (a, b, c) = self.group.settle(local, &[])?;
-        let part = self.part();
-        let [lda, ldb, ldc] = [(self.desc.lda, part.a), (self.desc.ldb, part.b), (self.desc.ldc, part.c)]
-            .map(|(ld, block)| self.leading(ld, block));
+        let ((a, b, c), memory) = self.group.settle_on(&mut **transport, local, &[])?;
         let (a, b) = match self.desc.layout {
             Layout::RowMajor => ((lda, a), (ldb, b)),
             Layout::ColMajor => ((ldb, b), (lda, a)),
         };
-        Ok(self.multiply(a, b, (ldc, c))?)
+        Ok(self.multiply(&mut **transport, a, b, (ldc, c), memory)?)
     }
 
     /// Contiguous lines of a block, and their length.
@@ -223,120 +229,174 @@ impl GroupGemm {
 
     fn blocks(&self) -> Blocks {
         let Shape { m, n, k } = self.rows;
-        let whole = |len: usize, unit: usize, parts: usize| -> Vec<Span> {
-            let units = cut::cut(len.div_ceil(unit), &vec![1.0; parts]);
-            let span =
-                |units: Span| Span::between((units.first * unit).min(len), (units.end() * unit).min(len));
-            units.into_iter().map(span).collect()
-        };
+        let cut = |len: usize, unit: usize, parts: usize| Cut { len, unit, parts };
         Blocks {
-            m: whole(m, tile(m), self.grid[0]),
-            n: whole(n, tile(n), self.grid[1]),
-            k_of_a: whole(k, panel(k), self.grid[1]),
-            k_of_b: whole(k, panel(k), self.grid[0]),
+            m: cut(m, tile(m), self.grid[0]),
+            n: cut(n, tile(n), self.grid[1]),
+            k_of_a: cut(k, panel(k), self.grid[1]),
+            k_of_b: cut(k, panel(k), self.grid[0]),
         }
     }
 
-    /// Multiplies the panels in order.
-    fn multiply(&self, a: Block, b: Block, (ldc, c): (usize, &mut [f32])) -> Result<Run> {
-        let (blocks, [i, j], Shape { m, n, k }) = (self.blocks(), self.place(self.group.rank()), self.rows);
-        let (rows, cols) = (blocks.m[i], blocks.n[j]);
-        let mut runs = None;
-        let mut failed = Ok(());
+    /// The panels of the depth; none if the operands are not read.
+    fn depths(&self) -> impl ExactSizeIterator<Item = Span> + use<> {
+        let (k, deep) = (self.rows.k, panel(self.rows.k));
+        let count = if self.desc.alpha == 0.0 { 0 } else { k.div_ceil(deep) };
+        (0..count).map(move |index| Span::between(index * deep, ((index + 1) * deep).min(k)))
+    }
+
+    /// The memory of a run, where this rank's C has lines of `ldc` elements.
+    ///
+    /// # Errors
+    /// Out of memory; the device's failure.
+    fn memory(&self, ldc: usize) -> Result<Memory> {
+        let (blocks, [i, j]) = (self.blocks(), self.place(self.group.rank()));
+        let (rows, cols) = (blocks.m.part(i).count, blocks.n.part(j).count);
+        let mut memory = Memory::default();
+        for depth in self.depths() {
+            let [sends_a, sends_b] = self.sends(depth);
+            let [holds_a, holds_b] = [blocks.k_of_a.holder(depth) == j, blocks.k_of_b.holder(depth) == i];
+            let a = (&mut memory.a, rows * depth.count, holds_a, sends_a);
+            let b = (&mut memory.b, cols * depth.count, holds_b, sends_b);
+            for (panels, len, holds, sends) in [a, b] {
+                let wanted = [(&mut panels.now, true), (&mut panels.next, !holds), (&mut panels.sent, sends)];
+                for (panel, _) in wanted.into_iter().filter(|(_, is_wanted)| *is_wanted) {
+                    panel.fit(len)?;
+                }
+            }
+        }
+        if let Some(deepest) = self.depths().next() {
+            let tile = [tile(self.rows.m), tile(self.rows.n)];
+            let sizes = Sizes { rows, cols, tile, depth: deepest.count };
+            memory.resident = ResidentBlock::new(self.group.device(), sizes, ldc != cols)?;
+        }
+        Ok(memory)
+    }
+
+    /// Whether this rank passes the panels of `depth` on, of A and of B: all but the last ranks of the rings do.
+    fn sends(&self, depth: Span) -> [bool; 2] {
+        let (blocks, [i, j], [lines, columns]) = (self.blocks(), self.place(self.group.rank()), self.grid);
+        [(j + 1) % columns != blocks.k_of_a.holder(depth), (i + 1) % lines != blocks.k_of_b.holder(depth)]
+    }
+
+    /// Multiplies the panels in order. Once the ranks wait for each other, nothing on this one lacks memory but its
+    /// device, whose failure stops no panel.
+    fn multiply(
+        &self,
+        transport: &mut dyn Transport,
+        a: Block,
+        b: Block,
+        (ldc, c): (usize, &mut [f32]),
+        mut memory: Memory,
+    ) -> Result<Run> {
+        let (blocks, [i, j], Shape { m, n, .. }) = (self.blocks(), self.place(self.group.rank()), self.rows);
+        let (rows, cols) = (blocks.m.part(i), blocks.n.part(j));
+        let mut resident = memory.resident.take();
+        let (mut runs, mut failed) = (None, Ok(()));
+        if let Some(resident) = resident.as_mut().filter(|_| self.desc.beta != 0.0) {
+            failed = resident.send((ldc, &*c));
+        }
         let mut tiles = |depth: usize, panels: (&[f32], &[f32]), c: &mut [f32], beta: f32| -> Result<()> {
-            let run = self.tiles((rows, cols), (tile(m), tile(n), depth), panels, (ldc, c), beta)?;
+            let run = match &mut resident {
+                Some(resident) => {
+                    resident.add(self.group.device(), depth, panels, [self.desc.alpha, beta])?
+                }
+                None => self.tiles((rows, cols), (tile(m), tile(n), depth), panels, (ldc, c), beta)?,
+            };
             runs = merged(runs.take().into_iter().chain(run));
             Ok(())
         };
-        if k == 0 || self.desc.alpha == 0.0 {
+        let mut depths = self.depths();
+        let Some(mut depth) = depths.next() else {
             tiles(0, (&[], &[]), c, self.desc.beta)?;
             return Ok(runs.unwrap_or_else(|| self.group.idle()));
-        }
-        let depths: Vec<Span> = (0..k.div_ceil(panel(k)))
-            .map(|index| Span::between(index * panel(k), ((index + 1) * panel(k)).min(k)))
-            .collect();
-        let mut transport = self.group.transport()?;
-        let mut under_way = Some(transport.start(self.receive(&blocks, depths[0])?)?);
-        let mut forwarding = None;
-        for (index, &depth) in depths.iter().enumerate() {
-            let received = match under_way.take() {
-                Some(started) => transport.finish(started)?,
-                None => Exchange::default(),
-            };
-            let [mut left, mut above] = [None, None];
-            for message in received.receives {
-                match message.tag {
-                    A_PANEL => left = Some(message.data),
-                    _ => above = Some(message.data),
-                }
+        };
+        let mut under_way = transport.start(self.receive(depth, &mut memory)?)?;
+        let mut forwarding: Option<Started> = None;
+        let mut beta = self.desc.beta;
+        loop {
+            let received = transport.finish(under_way)?;
+            memory.take(received.receives, |panels| &mut panels.now);
+            if blocks.k_of_a.holder(depth) == j {
+                pack_a(
+                    a,
+                    rows.count,
+                    depth,
+                    blocks.k_of_a.part(j),
+                    memory.a.now.fit(rows.count * depth.count)?,
+                );
             }
-            let a_panel = match left {
-                Some(panel) => panel,
-                None => pack_a(a, rows.count, depth, blocks.k_of_a[j])?,
-            };
-            let b_panel = match above {
-                Some(panel) => panel,
-                None => pack_b(b, (cols.count, tile(n)), depth, blocks.k_of_b[i])?,
-            };
+            if blocks.k_of_b.holder(depth) == i {
+                let held = blocks.k_of_b.part(i);
+                pack_b(b, (cols.count, tile(n)), depth, held, memory.b.now.fit(cols.count * depth.count)?);
+            }
             // Pass this panel on and receive the next one, while this one is multiplied.
             if let Some(started) = forwarding.take() {
-                transport.finish(started)?;
+                let sent = transport.finish(started)?;
+                memory.take(sent.sends, |panels| &mut panels.sent);
             }
-            let sends = self.forward(&blocks, depth, (&a_panel, &b_panel))?;
+            let sends = self.forward(depth, &mut memory)?;
             if !sends.is_empty() {
                 forwarding = Some(transport.start(Exchange { sends, receives: vec![] })?);
             }
-            if let Some(&next) = depths.get(index + 1) {
-                under_way = Some(transport.start(self.receive(&blocks, next)?)?);
-            }
+            let next = depths.next();
+            let started = match next {
+                Some(next) => Some(transport.start(self.receive(next, &mut memory)?)?),
+                None => None,
+            };
             if failed.is_ok() {
-                let beta = if index == 0 { self.desc.beta } else { 1.0 };
-                failed = tiles(depth.count, (&a_panel, &b_panel), c, beta);
+                failed = tiles(depth.count, (&memory.a.now.0, &memory.b.now.0), c, beta);
             }
+            beta = 1.0;
+            (depth, under_way) = match next.zip(started) {
+                Some(next) => next,
+                None => break,
+            };
         }
         if let Some(started) = forwarding.take() {
             transport.finish(started)?;
         }
         failed?;
+        if let Some(resident) = &mut resident {
+            resident.receive((ldc, c))?;
+        }
         Ok(runs.unwrap_or_else(|| self.group.idle()))
     }
 
-    /// The panels of `depth` that this rank gets from its neighbours.
-    fn receive(&self, blocks: &Blocks, depth: Span) -> Result<Exchange> {
-        let [i, j] = self.place(self.group.rank());
-        let [_, columns] = self.grid;
+    /// The messages with the panels of `depth` that this rank gets from its neighbours.
+    fn receive(&self, depth: Span, memory: &mut Memory) -> Result<Exchange> {
+        let (blocks, [i, j], [lines, columns]) = (self.blocks(), self.place(self.group.rank()), self.grid);
         let mut receives = vec![];
-        let mut message = |rank: usize, tag: u32, len: usize| -> Result<()> {
+        let mut message = |rank: usize, tag: u32, len: usize, next: &mut Panel| -> Result<()> {
             if len > 0 {
-                receives.push(Message { rank, tag, data: allocate::zeroed(len, "a panel")? });
+                next.fit(len)?;
+                receives.push(Message { rank, tag, data: std::mem::take(&mut next.0) });
             }
             Ok(())
         };
-        if holder(&blocks.k_of_a, depth) != j {
-            message(i * columns + before(j, columns), A_PANEL, blocks.m[i].count * depth.count)?;
+        if blocks.k_of_a.holder(depth) != j {
+            let len = blocks.m.part(i).count * depth.count;
+            message(i * columns + before(j, columns), A_PANEL, len, &mut memory.a.next)?;
         }
-        if holder(&blocks.k_of_b, depth) != i {
-            message(before(i, self.grid[0]) * columns + j, B_PANEL, blocks.n[j].count * depth.count)?;
+        if blocks.k_of_b.holder(depth) != i {
+            let len = blocks.n.part(j).count * depth.count;
+            message(before(i, lines) * columns + j, B_PANEL, len, &mut memory.b.next)?;
         }
         Ok(Exchange { sends: vec![], receives })
     }
 
-    /// The panels of `depth` that this rank passes on: all but the last ranks of the rings do.
-    fn forward(&self, blocks: &Blocks, depth: Span, (a, b): (&[f32], &[f32])) -> Result<Vec<Message>> {
-        let [i, j] = self.place(self.group.rank());
-        let [lines, columns] = self.grid;
+    /// The messages with the panels of `depth` that this rank passes on.
+    fn forward(&self, depth: Span, memory: &mut Memory) -> Result<Vec<Message>> {
+        let ([i, j], [lines, columns]) = (self.place(self.group.rank()), self.grid);
+        let ranks = [i * columns + (j + 1) % columns, (i + 1) % lines * columns + j];
         let mut sends = vec![];
-        let mut message = |rank: usize, tag: u32, panel: &[f32]| -> Result<()> {
-            if !panel.is_empty() {
-                sends.push(Message { rank, tag, data: allocate::copied(panel, "a panel")? });
+        let panels = [(A_PANEL, &mut memory.a), (B_PANEL, &mut memory.b)];
+        for (((tag, panels), rank), is_sent) in panels.into_iter().zip(ranks).zip(self.sends(depth)) {
+            let Panels { now, sent, .. } = panels;
+            if is_sent && !now.0.is_empty() {
+                sent.fit(now.0.len())?.copy_from_slice(&now.0);
+                sends.push(Message { rank, tag, data: std::mem::take(&mut sent.0) });
             }
-            Ok(())
-        };
-        if (j + 1) % columns != holder(&blocks.k_of_a, depth) {
-            message(i * columns + (j + 1) % columns, A_PANEL, a)?;
-        }
-        if (i + 1) % lines != holder(&blocks.k_of_b, depth) {
-            message((i + 1) % lines * columns + j, B_PANEL, b)?;
         }
         Ok(sends)
     }
@@ -369,12 +429,84 @@ impl GroupGemm {
 
 /// The parts of the grid's rows and columns.
 struct Blocks {
-    m: Vec<Span>,
-    n: Vec<Span>,
+    m: Cut,
+    n: Cut,
     /// The depth of A over the columns of the grid.
-    k_of_a: Vec<Span>,
+    k_of_a: Cut,
     /// The depth of B over the rows of the grid.
-    k_of_b: Vec<Span>,
+    k_of_b: Cut,
+}
+
+/// A dimension in parts of whole units.
+struct Cut {
+    len: usize,
+    unit: usize,
+    parts: usize,
+}
+
+impl Cut {
+    fn part(&self, index: usize) -> Span {
+        let units = cut::equal(self.len.div_ceil(self.unit), self.parts, index);
+        let [first, end] = [units.first, units.end()].map(|unit| (unit * self.unit).min(self.len));
+        Span::between(first, end)
+    }
+
+    /// Which part contains `depth`, a whole unit.
+    fn holder(&self, depth: Span) -> usize {
+        let contains = |part: Span| part.first <= depth.first && depth.first < part.end();
+        (0..self.parts).find(|&index| contains(self.part(index))).unwrap_or(0)
+    }
+}
+
+/// Memory for a panel of A or B.
+#[derive(Default)]
+struct Panel(Vec<f32>);
+
+impl Panel {
+    /// Gives it this length. Panels do not become longer during a run, so only the first time allocates memory.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn fit(&mut self, len: usize) -> Result<&mut [f32]> {
+        let missing = len.saturating_sub(self.0.len());
+        allocate::reserve(&mut self.0, missing, "a panel")?;
+        self.0.resize(len, 0.0);
+        Ok(&mut self.0)
+    }
+}
+
+/// The panels of one operand.
+#[derive(Default)]
+struct Panels {
+    /// The one that is multiplied.
+    now: Panel,
+    /// The one that is received meanwhile.
+    next: Panel,
+    /// A copy of the one that is multiplied, which is sent meanwhile.
+    sent: Panel,
+}
+
+/// The memory of a run. A message takes its panel along and brings it back.
+#[derive(Default)]
+struct Memory {
+    a: Panels,
+    b: Panels,
+    /// On a GPU, C stays there.
+    resident: Option<ResidentBlock>,
+}
+
+impl Memory {
+    /// Takes the panels of finished messages back, each to its `place`. The place of a received panel gives its own memory
+    /// to the next one.
+    fn take(&mut self, messages: Vec<Message>, place: impl Fn(&mut Panels) -> &mut Panel) {
+        for Message { tag, data, .. } in messages {
+            let panels = if tag == A_PANEL { &mut self.a } else { &mut self.b };
+            let earlier = std::mem::replace(place(panels), Panel(data));
+            if panels.next.0.capacity() == 0 {
+                panels.next = earlier;
+            }
+        }
+    }
 }
 
 /// The grid on which the ranks receive least.
@@ -392,31 +524,25 @@ fn before(index: usize, len: usize) -> usize {
     (index + len - 1) % len
 }
 
-/// Which part contains `depth`, a whole panel.
-fn holder(parts: &[Span], depth: Span) -> usize {
-    parts.iter().position(|part| part.first <= depth.first && depth.first < part.end()).unwrap_or(0)
-}
-
 fn block_len((lines, line): (usize, usize), ld: usize) -> usize {
     if lines == 0 || line == 0 { 0 } else { (lines - 1) * ld + line }
 }
 
-/// The columns of `depth`, without gaps.
-fn pack_a((ld, a): Block, rows: usize, depth: Span, held: Span) -> Result<Vec<f32>> {
-    let mut panel = allocate::with_capacity(rows * depth.count, "a panel of A")?;
-    for row in 0..rows {
-        panel.extend_from_slice(&a[row * ld + depth.first - held.first..][..depth.count]);
+/// Writes the columns of `depth` to `panel`, without gaps.
+fn pack_a((ld, a): Block, rows: usize, depth: Span, held: Span, panel: &mut [f32]) {
+    for (row, line) in panel.chunks_exact_mut(depth.count).enumerate().take(rows) {
+        line.copy_from_slice(&a[row * ld + depth.first - held.first..][..depth.count]);
     }
-    Ok(panel)
 }
 
-/// The rows of `depth`, one tile of columns after the other.
-fn pack_b((ld, b): Block, (cols, wide): (usize, usize), depth: Span, held: Span) -> Result<Vec<f32>> {
-    let mut panel = allocate::with_capacity(cols * depth.count, "a panel of B")?;
+/// Writes the rows of `depth` to `panel`, one tile of columns after the other.
+fn pack_b((ld, b): Block, (cols, wide): (usize, usize), depth: Span, held: Span, panel: &mut [f32]) {
+    let mut rest = panel;
     for col in (0..cols).step_by(wide) {
         for row in depth.first - held.first..depth.end() - held.first {
-            panel.extend_from_slice(&b[row * ld + col..][..wide.min(cols - col)]);
+            let (line, after) = rest.split_at_mut(wide.min(cols - col));
+            line.copy_from_slice(&b[row * ld + col..][..line.len()]);
+            rest = after;
         }
     }
-    Ok(panel)
 }

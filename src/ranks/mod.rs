@@ -5,8 +5,9 @@
 //! transport over MPI, which the user's `mpicc` compiles.
 //!
 //! A [`Group`] is a device of this process and a transport. Its calls are collective: every rank makes the same calls in
-//! the same order. Before data moves, the ranks agree that all of them can go on (`agreement.rs`). So a wrong argument on
-//! one rank is an error on all, and no rank waits for one that has given up.
+//! the same order. Before data moves, the ranks agree that all of them can go on (`agreement.rs`). Each has checked its
+//! arguments and allocated its memory by then. So a wrong argument or a lack of memory on one rank is an error on all, and
+//! no rank waits for one that has given up.
 //!
 //! Data stays distributed: a rank passes its part of the input and receives its part of the output.
 //!
@@ -20,6 +21,8 @@ mod agreement;
 mod conv2d;
 mod cut;
 mod gemm;
+mod plan;
+mod resident;
 mod rows;
 mod transport;
 
@@ -30,9 +33,9 @@ use crate::error::{Error, Result};
 use crate::report::Timing;
 
 pub(crate) use conv2d::Wanted;
-pub use conv2d::{GroupPart, GroupPlan, Pending};
 pub use cut::{Distribution, Span, Weight};
 pub use gemm::{GroupGemm, GroupGemmPart};
+pub use plan::{GroupPart, GroupPlan, Pending};
 pub use transport::{Exchange, Message, Started, Transport};
 
 /// The ranks that compute together, as one of them sees it. Cheap to clone.
@@ -110,7 +113,20 @@ impl Group {
         facts: &[(&'static str, i64)],
     ) -> std::result::Result<T, E> {
         let mut transport = self.transport()?;
-        agreement::settle(&mut **transport, (self.0.rank, self.0.ranks), local, facts)
+        self.settle_on(&mut **transport, local, facts)
+    }
+
+    /// As [`Group::settle`], for a caller that goes on with the transport.
+    ///
+    /// # Errors
+    /// As [`Group::settle`].
+    fn settle_on<T, E: From<Error> + std::fmt::Display>(
+        &self,
+        transport: &mut dyn Transport,
+        local: std::result::Result<T, E>,
+        facts: &[(&'static str, i64)],
+    ) -> std::result::Result<T, E> {
+        agreement::settle(transport, (self.0.rank, self.0.ranks), local, facts)
     }
 
     /// Lets messages that are under way go on, without waiting for them. Call it now and then between

@@ -36,7 +36,10 @@ pub struct Rows {
 
 impl Rows {
     /// The rows of `rank`, where `parts` are input and output of all ranks.
-    pub fn new(problem: &Conv2d, parts: &[(Span, Span)], rank: usize) -> Self {
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(problem: &Conv2d, parts: &[(Span, Span)], rank: usize) -> Result<Self> {
         let (input, output) = parts[rank];
         let needed = |output: Span| {
             let piece = piece(problem, output, false);
@@ -50,12 +53,11 @@ impl Rows {
         let sends = others()
             .filter(|(_, part)| part.1.count > 0)
             .map(|(other, part)| (other, needed(part.1).common(input)));
-        Rows {
-            input,
-            pieces: pieces(problem, input, output),
-            sends: sends.filter(with_rows).collect(),
-            receives: receives.filter(with_rows).collect(),
-        }
+        let mut rows =
+            Rows { input, pieces: pieces(problem, input, output), sends: vec![], receives: vec![] };
+        allocate::append(&mut rows.sends, sends.filter(with_rows), "neighbours")?;
+        allocate::append(&mut rows.receives, receives.filter(with_rows), "neighbours")?;
+        Ok(rows)
     }
 
     /// The messages of a run, without data to send.

@@ -12,6 +12,15 @@ pub trait Transport: Send {
     /// The number of ranks.
     fn ranks(&self) -> usize;
 
+    /// Makes room for an exchange of that many messages, so that [`Transport::start`] does not lack memory for it when other
+    /// ranks wait. Not collective.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn prepare(&mut self, _sends: usize, _receives: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Starts to send and to receive the messages of `exchange`, and does not wait.
     ///
     /// # Errors

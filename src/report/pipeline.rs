@@ -3,8 +3,10 @@
 //! The busy time of an engine is the length of the union of its intervals, so overlapping work counts once. The
 //! intervals of an engine arrive in the order of their ends, because an engine does one thing at a time.
 
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::time::Duration;
+
+use super::trace::{Event, Source, TraceFile, Track};
 
 /// The engines of a pipeline, in the order in which a job uses them.
 pub const ENGINES: [&str; 3] = ["upload", "compute", "download"];
@@ -69,7 +71,7 @@ pub struct Interval {
     pub bytes: u64,
 }
 
-/// The most intervals of a trace, so that a long run does not fill the memory.
+/// The most intervals of a trace, so that a long run fills neither the memory nor the disk.
 const MAX_TRACED: usize = 1 << 20;
 
 /// Accumulates intervals.
@@ -79,6 +81,8 @@ pub struct Recorder {
     first: Option<Duration>,
     last: Duration,
     trace: Option<Vec<Interval>>,
+    /// Intervals that were kept, and those that were not.
+    traced: usize,
     untraced: u64,
 }
 
@@ -106,8 +110,9 @@ impl Recorder {
             _ => {}
         }
         if let Some(trace) = &mut self.trace {
-            if trace.len() < MAX_TRACED && trace.try_reserve(1).is_ok() {
+            if self.traced < MAX_TRACED && trace.try_reserve(1).is_ok() {
                 trace.push(interval);
+                self.traced += 1;
             } else {
                 self.untraced += 1;
             }
@@ -130,48 +135,32 @@ impl Recorder {
         self.trace.is_some()
     }
 
-    /// Writes the trace in the format of the viewers of Chrome and Perfetto, with a track per engine and per slot.
-    /// Writes nothing if this recorder does not trace.
+    /// Moves the intervals to `file`, as tracks of `device`: each is on the track of its engine and on that of its slot.
+    /// `source` is the pipeline, which was created `since` after the beginning of the trace. Writes nothing if this
+    /// recorder does not trace.
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn write_trace(&self, device: &str, to: &mut impl Write) -> io::Result<()> {
-        let Some(trace) = &self.trace else { return Ok(()) };
-        writeln!(to, "{{\"traceEvents\":[")?;
-        let device: String = device.chars().filter(|it| !it.is_control() && !"\"\\".contains(*it)).collect();
-        for (index, engine) in ENGINES.iter().enumerate() {
-            track(to, (1, &format!("{device} engines")), (index + 1, engine))?;
+    pub fn write_trace<W: Write + Seek>(
+        &mut self,
+        file: &mut TraceFile<W>,
+        device: &str,
+        (source, since): (Source, Duration),
+    ) -> io::Result<()> {
+        let trace = self.trace.as_mut().map(std::mem::take).unwrap_or_default();
+        let event = |(is_slot, interval): (bool, &Interval)| {
+            let Interval { engine, slot, start, end, bytes } = *interval;
+            let track = if is_slot { Track::Slot(source, slot) } else { Track::Engine(source, engine) };
+            let args = [("pipeline", source.number() as u64), ("slot", slot as u64), ("bytes", bytes)];
+            Event { track, name: ENGINES[engine], start: since + start, end: since + end, args }
+        };
+        let tracks = [false, true].into_iter();
+        file.add(device, tracks.flat_map(|is_slot| trace.iter().map(move |it| (is_slot, it))).map(event))?;
+        match std::mem::take(&mut self.untraced) {
+            0 => Ok(()),
+            count => file.left_out(device, count),
         }
-        let slots = trace.iter().map(|interval| interval.slot + 1).max().unwrap_or(0);
-        for slot in 0..slots {
-            track(to, (2, &format!("{device} slots")), (slot + 1, &format!("slot {slot}")))?;
-        }
-        for Interval { engine, slot, start, end, bytes } in trace {
-            let (name, from) = (ENGINES[*engine], start.as_nanos() as f64 / 1e3);
-            let length = end.saturating_sub(*start).as_nanos() as f64 / 1e3;
-            for (pid, tid) in [(1, engine + 1), (2, slot + 1)] {
-                writeln!(
-                    to,
-                    "{{\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"name\":\"{name}\",\"ts\":{from:.3},\"dur\":{length:.3},\
-                     \"args\":{{\"slot\":{slot},\"bytes\":{bytes}}}}},"
-                )?;
-            }
-        }
-        writeln!(
-            to,
-            "{{\"ph\":\"M\",\"pid\":1,\"name\":\"process_labels\",\"args\":{{\"labels\":\"{} intervals left out\"}}}}\n]}}",
-            self.untraced
-        )
     }
-}
-
-/// Names a track of a trace: thread `tid` of process `pid`.
-fn track(to: &mut impl Write, (pid, process): (usize, &str), (tid, name): (usize, &str)) -> io::Result<()> {
-    writeln!(
-        to,
-        "{{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"process_name\",\"args\":{{\"name\":\"{process}\"}}}},\n\
-         {{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}},"
-    )
 }
 
 #[cfg(test)]
@@ -221,16 +210,24 @@ mod tests {
     #[test]
     fn a_trace_has_a_track_for_each_engine_and_slot() {
         let mut recorder = Recorder::new(true);
-        (0..3).for_each(|engine| recorder.add(interval(engine, 10 * engine as u64, 10 * engine as u64 + 5)));
-        let mut text = vec![];
-        recorder.write_trace("gl:0 \"quoted\\", &mut text).unwrap();
-        let trace: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let mut file = TraceFile::new(std::io::Cursor::new(vec![])).unwrap();
+        // In two parts, as of a pipeline that has no job left in between.
+        for engines in [0..2, 2..3] {
+            engines.for_each(|engine| {
+                recorder.add(interval(engine, 10 * engine as u64, 10 * engine as u64 + 5))
+            });
+            let source = (Source::Pipeline(4), Duration::from_millis(100));
+            recorder.write_trace(&mut file, "gl:0 \"quoted\\", source).unwrap();
+        }
+        let trace: serde_json::Value = serde_json::from_slice(file.writer().get_ref()).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         let spans: Vec<_> = events.iter().filter(|it| it["ph"] == "X").collect();
         assert_eq!(spans.len(), 6);
-        assert_eq!((&spans[2]["name"], spans[2]["ts"].as_f64()), (&"compute".into(), Some(10_000.0)));
+        assert_eq!((&spans[1]["name"], spans[1]["ts"].as_f64()), (&"compute".into(), Some(110_000.0)));
+        assert_eq!((&spans[1]["cat"], &spans[1]["args"]["pipeline"]), (&"engine".into(), &4.into()));
         let names = events.iter().filter(|it| it["name"] == "thread_name").map(|it| &it["args"]["name"]);
-        let expected = ["upload", "compute", "download", "slot 0", "slot 1", "slot 2"];
-        assert_eq!(names.collect::<Vec<_>>(), expected);
+        let expected = ["upload", "compute", "slot 0", "slot 1", "download", "slot 2"];
+        let expected = expected.map(|it| format!("pipeline 4: {it}"));
+        assert_eq!(names.map(|name| name.as_str().unwrap()).collect::<Vec<_>>(), expected);
     }
 }

@@ -1,9 +1,10 @@
 //! Calls over ranks, which are threads here: exact problems for every distribution, products with the same bits on every grid,
-//! errors on one rank, several groups.
+//! errors and lack of memory on one rank, several groups.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod memory;
 mod products;
 mod threads;
 

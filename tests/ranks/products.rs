@@ -1,11 +1,15 @@
 //! Products over ranks: exact, with the same bits on every grid, and with no more messages than the formula.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use sparkle::problem::exact::Random;
 use sparkle::ranks::{Group, Span};
-use sparkle::{GemmDesc, Layout, Transpose};
+use sparkle::{Device, GemmDesc, Layout, Transpose};
 
 use super::integers;
-use super::threads::on_ranks;
+use super::support;
+use super::threads::{on_ranks, on_ranks_with};
 
 /// A matrix in a layout, without gaps.
 struct Matrix {
@@ -62,8 +66,19 @@ impl Matrix {
     }
 }
 
-/// Computes C on `ranks` ranks, from whole matrices. Returns it, and what each rank received.
-fn product(ranks: usize, desc: GemmDesc, gap: usize, [a, b, c]: [&Matrix; 3]) -> (Matrix, Vec<u64>) {
+/// Computes C on `ranks` ranks with the CPU, from whole matrices. Returns it, and what each rank received.
+fn product(ranks: usize, desc: GemmDesc, gap: usize, matrices: [&Matrix; 3]) -> (Matrix, Vec<u64>) {
+    product_on(&Device::open("cpu").unwrap(), ranks, desc, gap, matrices)
+}
+
+/// As [`product`], where all ranks compute on `device`.
+fn product_on(
+    device: &Device,
+    ranks: usize,
+    desc: GemmDesc,
+    gap: usize,
+    [a, b, c]: [&Matrix; 3],
+) -> (Matrix, Vec<u64>) {
     let line = |[rows, cols]: [Span; 2]| match desc.layout {
         Layout::RowMajor => cols.count,
         Layout::ColMajor => rows.count,
@@ -78,7 +93,7 @@ fn product(ranks: usize, desc: GemmDesc, gap: usize, [a, b, c]: [&Matrix; 3]) ->
         gemm.run(&a.block(part.a, lda), &b.block(part.b, ldb), &mut block).unwrap();
         (part.c, ldc, block)
     };
-    let (blocks, received) = on_ranks(ranks, run);
+    let (blocks, received) = on_ranks_with(device, ranks, run);
     let mut whole = Matrix::new(c.rows, c.cols, c.layout, vec![f32::NAN; c.data.len()]);
     for (place, ldc, block) in blocks {
         whole.place(place, ldc, &block);
@@ -86,31 +101,53 @@ fn product(ranks: usize, desc: GemmDesc, gap: usize, [a, b, c]: [&Matrix; 3]) ->
     (whole, received)
 }
 
-#[test]
-fn exact_products_on_every_number_of_ranks() {
-    let mut random = Random::new(21);
-    for round in 0..40 {
-        let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
-        let [m, n] = [0; 2].map(|_| random.between(0, 90) as usize);
-        let k = random.pick(&[0, 1, 17, 256, 257, 800]);
-        let (alpha, beta) = random.pick(&[(1.0, 0.0), (2.0, 1.0), (-1.0, 3.0), (0.0, 2.0)]);
-        let mut integers = |len| integers(&mut random, len);
-        let a = Matrix::new(m, k, layout, integers(m * k));
-        let b = Matrix::new(k, n, layout, integers(k * n));
-        let c = Matrix::new(m, n, layout, integers(m * n));
-        let desc = GemmDesc { alpha, beta, ..GemmDesc::packed(layout, m as i64, n as i64, k as i64) };
-        let (found, _) = product(1 + round % 9, desc, round % 3, [&a, &b, &c]);
-        for row in 0..m {
-            for col in 0..n {
-                let sum: f64 = (0..k)
-                    .map(|p| f64::from(a.data[a.index(row, p)]) * f64::from(b.data[b.index(p, col)]))
-                    .sum();
-                let old = f64::from(c.data[c.index(row, col)]);
-                let expected = (f64::from(alpha) * sum + f64::from(beta) * old) as f32;
-                assert_eq!(found.data[found.index(row, col)], expected, "{desc:?} at {row}, {col}");
-            }
+/// A random product of small integers on `ranks` ranks, with `gap` elements between lines, is exact.
+fn check(device: &Device, random: &mut Random, ranks: usize, gap: usize) {
+    let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
+    let [m, n] = [0; 2].map(|_| random.between(0, 90) as usize);
+    let k = random.pick(&[0, 1, 17, 256, 257, 800]);
+    let (alpha, beta) = random.pick(&[(1.0, 0.0), (2.0, 1.0), (-1.0, 3.0), (0.0, 2.0)]);
+    let mut integers = |len| integers(random, len);
+    let a = Matrix::new(m, k, layout, integers(m * k));
+    let b = Matrix::new(k, n, layout, integers(k * n));
+    let c = Matrix::new(m, n, layout, integers(m * n));
+    let desc = GemmDesc { alpha, beta, ..GemmDesc::packed(layout, m as i64, n as i64, k as i64) };
+    let (found, _) = product_on(device, ranks, desc, gap, [&a, &b, &c]);
+    for row in 0..m {
+        for col in 0..n {
+            let sum: f64 =
+                (0..k).map(|p| f64::from(a.data[a.index(row, p)]) * f64::from(b.data[b.index(p, col)])).sum();
+            let old = f64::from(c.data[c.index(row, col)]);
+            let expected = (f64::from(alpha) * sum + f64::from(beta) * old) as f32;
+            assert_eq!(found.data[found.index(row, col)], expected, "{desc:?} at {row}, {col}");
         }
     }
+}
+
+#[test]
+fn exact_products_on_every_number_of_ranks() {
+    let (device, mut random) = (Device::open("cpu").unwrap(), Random::new(21));
+    (0..40).for_each(|round| check(&device, &mut random, 1 + round % 9, round % 3));
+}
+
+/// On a GPU, C stays there from panel to panel.
+#[test]
+fn exact_products_on_a_gpu() {
+    if !support::gl_available() {
+        return;
+    }
+    let resident = Arc::new(AtomicUsize::new(0));
+    let count = resident.clone();
+    let is_resident =
+        |text: &str| text.contains("call=sgemm") && text.contains("its buffers name the device");
+    let keep = move |_, text: &str| {
+        count.fetch_add(is_resident(text).into(), Relaxed);
+    };
+    sparkle::log::set_callback(Some(Arc::new(keep)));
+    let (device, mut random) = (Device::open("gl:0").unwrap(), Random::new(23));
+    (0..12).for_each(|round| check(&device, &mut random, [1, 2, 4, 6][round % 4], round % 3));
+    sparkle::log::set_callback(None);
+    assert!(resident.load(Relaxed) > 0);
 }
 
 /// Real numbers, whose sums depend on their order.

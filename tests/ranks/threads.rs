@@ -61,13 +61,22 @@ pub fn transports(ranks: usize) -> (Vec<Threads>, Received) {
     ((0..ranks).map(transport).collect(), received)
 }
 
-/// Runs `body` on every rank of a group, each on a thread. Returns their results in order.
+/// Runs `body` on every rank of a group, each on a thread, with the CPU. Returns their results in order, and what they
+/// received.
 pub fn on_ranks<T: Send>(ranks: usize, body: impl Fn(&Group) -> T + Sync) -> (Vec<T>, Vec<u64>) {
+    on_ranks_with(&Device::open("cpu").unwrap(), ranks, body)
+}
+
+/// As [`on_ranks`], where all ranks compute on `device`.
+pub fn on_ranks_with<T: Send>(
+    device: &Device,
+    ranks: usize,
+    body: impl Fn(&Group) -> T + Sync,
+) -> (Vec<T>, Vec<u64>) {
     let (transports, received) = transports(ranks);
-    let device = Device::open("cpu").unwrap();
     let results = std::thread::scope(|scope| {
         let run = |transport: Threads| {
-            let (device, body) = (&device, &body);
+            let body = &body;
             scope.spawn(move || body(&Group::new(device, Box::new(transport)).unwrap()))
         };
         let threads: Vec<_> = transports.into_iter().map(run).collect();

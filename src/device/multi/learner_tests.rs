@@ -77,18 +77,29 @@ impl World {
         longest(&self.true_lines(&takes_part), counts)
     }
 
-    /// The least time of all splits at this moment.
-    fn best(&self) -> f64 {
+    /// The best split at this moment.
+    fn best_split(&self) -> Vec<usize> {
         let devices = self.lines.len();
         let of_set = |set: u32| {
             let takes_part: Vec<bool> = (0..devices).map(|index| set & 1 << index != 0).collect();
-            water_fill(&self.true_lines(&takes_part), self.units).map(|counts| self.seconds(&counts))
+            water_fill(&self.true_lines(&takes_part), self.units)
         };
-        (1..1 << devices).filter_map(of_set).fold(f64::INFINITY, f64::min)
+        let splits = (1..1 << devices).filter_map(of_set);
+        splits.min_by(|a, b| self.seconds(a).total_cmp(&self.seconds(b))).unwrap()
+    }
+
+    /// The least time of all splits at this moment.
+    fn best(&self) -> f64 {
+        self.seconds(&self.best_split())
     }
 
     /// One call. Returns its regret, the part by which its true time exceeds the best, without noise.
     fn call(&mut self, learner: &mut Learner) -> f64 {
+        self.split(learner).1
+    }
+
+    /// As [`World::call`], with the units of each device.
+    fn split(&mut self, learner: &mut Learner) -> (Vec<usize>, f64) {
         let split = learner.choose(&vec![true; self.lines.len()]).unwrap();
         assert_eq!(split.counts.iter().sum::<usize>(), self.units);
         let takes_part: Vec<bool> = split.counts.iter().map(|&count| count > 0).collect();
@@ -104,7 +115,7 @@ impl World {
         let whole = measured.iter().copied().fold(0.0, f64::max) * 1.0005;
         learner.record(&split.counts, &measured, whole);
         self.calls += 1;
-        regret
+        (split.counts, regret)
     }
 }
 
@@ -176,6 +187,43 @@ fn one_device_that_was_measured_wins_over_a_slower_split() {
     assert!(regrets[0] > 0.04, "the split is predicted to be better");
     let alone = regrets[10..].iter().filter(|&&regret| regret < 1e-9).count();
     assert!(alone >= 85, "{alone} of 90 calls on one device");
+}
+
+/// Two GPUs and a CPU share 64 images in 160 calls. The predictions are wrong, one share in twenty takes several times as
+/// long, and from call 60 to 110 the first GPU has 0.4 of its speed. `SPARKLE_BLESS=1` writes the shares to
+/// `benchmarks/shares.csv`, which `benchmarks/plot.py` draws.
+#[test]
+fn the_record_of_shares_is_what_is_learned() {
+    let mut world = World::new(3);
+    world.units = 64;
+    world.lines = [(0.001, 4000.0), (0.001, 2000.0), (0.0001, 700.0)]
+        .map(|(start, rate)| Line { start, rate })
+        .to_vec();
+    (world.contention, world.speeds) = (vec![0.05; 3], vec![1.0; 3]);
+    (world.drift, world.spikes) = ((0.0, 1.0), 0.05);
+    let wrong = [0.5, 1.6, 2.0];
+    let predicted =
+        world.lines.iter().zip(wrong).map(|(line, factor)| Some(Line { rate: line.rate * factor, ..*line }));
+    let mut learner = Learner::new(predicted.collect(), world.units);
+    let mut record = String::from("call,gpu_1,gpu_2,cpu,best_gpu_1,best_gpu_2,best_cpu,regret\n");
+    let mut regrets = vec![];
+    for call in 1..=160 {
+        world.speeds[0] = if (60..110).contains(&call) { 0.4 } else { 1.0 };
+        let best = world.best_split();
+        let (split, regret) = world.split(&mut learner);
+        let numbers = split.iter().chain(&best).map(|count| format!(",{count}")).collect::<String>();
+        record += &format!("{call}{numbers},{regret:.4}\n");
+        regrets.push(regret);
+    }
+    // Right before the change, before it ends, and at the end.
+    for call in [55, 105, 155] {
+        assert!(settled(&regrets[call..]) < 0.05, "{call}: {:?}", &regrets[call..call + 3]);
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/shares.csv");
+    if std::env::var_os("SPARKLE_BLESS").is_some() {
+        std::fs::write(&path, &record).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap() == record, "SPARKLE_BLESS=1 writes {}", path.display());
 }
 
 /// A device that is too slow for a share gets one soon after it has become fast.

@@ -142,6 +142,8 @@ impl<'a> GemmPiece<'a> {
 
 /// A piece that can be cut in two.
 pub trait Piece: Sized + Send {
+    /// What traces call its computation.
+    const NAME: &'static str;
     /// Its units.
     fn units(&self) -> usize;
     /// Its range along the dimension: the first index and the length.
@@ -151,6 +153,8 @@ pub trait Piece: Sized + Send {
 }
 
 impl Piece for ConvPiece<'_> {
+    const NAME: &'static str = "conv2d";
+
     fn units(&self) -> usize {
         self.count.div_ceil(self.axis.unit)
     }
@@ -183,6 +187,8 @@ impl Piece for ConvPiece<'_> {
 }
 
 impl Piece for GemmPiece<'_> {
+    const NAME: &'static str = "sgemm";
+
     fn units(&self) -> usize {
         self.count.div_ceil(self.axis.unit)
     }

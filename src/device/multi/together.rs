@@ -9,7 +9,7 @@ use super::{Member, Multi};
 use crate::backend::{Run, Share, Shares};
 use crate::cpu;
 use crate::error::Result;
-use crate::report::Timing;
+use crate::report::{Timing, trace};
 
 /// Threads that drive a GPU during a call: one for each stage of a stream.
 const STAGE_THREADS: usize = 3;
@@ -104,7 +104,8 @@ impl Multi {
                 match divide(&available, piece.units()) {
                     Some(split) => pending.push((piece, split)),
                     None => {
-                        let (run, measured) = compute.compute(None, &mut piece)?;
+                        let (run, measured) =
+                            traced("cpu", &mut piece, |piece| compute.compute(None, piece))?;
                         let range = piece.range();
                         outcome.done.push(Done { member: None, range, predicted: 0.0, measured, run });
                     }
@@ -121,10 +122,11 @@ impl Multi {
         let own = assigned.iter().position(|it| &*self.members[it.member].id == "cpu").unwrap_or(0);
         let run = |assigned: &mut Assigned<P>| {
             let Assigned { member, piece, result, .. } = assigned;
-            *result = Some(match &*self.members[*member].id {
+            let id = &*self.members[*member].id;
+            *result = Some(traced(id, piece, |piece| match id {
                 "cpu" => cpu::with_threads(threads, || compute.compute(Some(*member), piece)),
                 _ => compute.compute(Some(*member), piece),
-            });
+            }));
         };
         let (mut mine, mut others) = (None, Vec::<Task>::with_capacity(assigned.len()));
         for (index, assigned) in assigned.iter_mut().enumerate() {
@@ -174,6 +176,17 @@ impl Multi {
         let shares = Shares::from(done.iter().map(share).collect::<Vec<_>>());
         Run { device, kernel, timing, fallback, shares }
     }
+}
+
+/// Computes `piece` on `device`, and adds that to the trace of the process.
+fn traced<P: Piece, T>(device: &str, piece: &mut P, compute: impl FnOnce(&mut P) -> Result<T>) -> Result<T> {
+    let Some(trace) = trace::of_process() else { return compute(piece) };
+    let start = trace.now();
+    let result = compute(piece);
+    let ((first, count), name) = (piece.range(), if result.is_ok() { P::NAME } else { "failed" });
+    let args = [("first", first as u64), ("count", count as u64), ("", 0)];
+    trace.call(device, name, (start, trace.now()), args);
+    result
 }
 
 /// Cuts `piece` by `split`.

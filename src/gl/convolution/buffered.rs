@@ -12,6 +12,7 @@ use crate::gl::execution::dispatch::Ran;
 use crate::gl::execution::epilogue::Arguments;
 use crate::gl::execution::programs::Programs;
 use crate::gl::execution::residents::{self, ResidentRange, Residents};
+use crate::gl::execution::steps;
 use crate::kernel::fused::Fused;
 use crate::problem::Conv2d;
 use crate::shader::tuner::Explorer;
@@ -144,31 +145,47 @@ impl Buffered {
         Images { input: &self.input, output: &self.output, count: self.images }
     }
 
-    /// Computes `input` into `output`. On failure the output is undefined, so callers pass a buffer of their own.
+    /// Computes `input` into `output`, for a probe or a measurement. On failure the output is undefined, so callers pass a
+    /// buffer of their own.
     ///
     /// # Errors
     /// The device's failure.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Ran> {
-        self.run_fused(input, output, None)
+        self.compute((input, output), None, false)
     }
 
-    /// As [`Buffered::run`], with the arguments of the epilogue that it was prepared with.
+    /// As [`Buffered::run`], for a call of the program, with the arguments of the epilogue that it was prepared with.
     ///
     /// # Errors
     /// As [`Buffered::run`].
     pub fn run_fused(&self, input: &[f32], output: &mut [f32], epilogue: Option<&Arguments>) -> Result<Ran> {
+        self.compute((input, output), epilogue, true)
+    }
+
+    fn compute(
+        &self,
+        (input, output): (&[f32], &mut [f32]),
+        epilogue: Option<&Arguments>,
+        is_of_call: bool,
+    ) -> Result<Ran> {
         let image = self.convolution.problem().with_batch(1);
         let inputs = input.chunks(self.images * image.input_len());
         let outputs = output.chunks_mut(self.images * image.output_len());
         let mut ran = Ran::default();
         for (input, output) in inputs.zip(outputs) {
-            self.input.upload(bytemuck::cast_slice(input))?;
+            let context = self.convolution.context();
+            steps::traced(context, is_of_call, "upload", || self.input.upload(bytemuck::cast_slice(input)))?;
             // With sizes fixed in the shaders, the last part of a batch is computed like a whole one; the rest is
             // never read.
             let whole = self.convolution.has_fixed_sizes();
             let count = if whole { self.images } else { input.len() / image.input_len() };
-            ran += self.convolution.run_fused(Images { count, ..self.images() }, epilogue)?;
-            self.output.read(bytemuck::cast_slice_mut(output))?;
+            let images = Images { count, ..self.images() };
+            ran += steps::traced(context, is_of_call, "compute", || {
+                self.convolution.run_fused(images, epilogue)
+            })?;
+            steps::traced(context, is_of_call, "download", || {
+                self.output.read(bytemuck::cast_slice_mut(output))
+            })?;
         }
         self.explorer.work(ran.time);
         Ok(ran)

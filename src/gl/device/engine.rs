@@ -36,7 +36,7 @@ use crate::kernel::glsl::Parameters;
 use crate::memory::tiles::{Gpu, Tile};
 use crate::memory::{Ceilings, Hierarchy};
 use crate::problem::{Algorithm, Conv2d, Gemm};
-use crate::report::Timing;
+use crate::report::{Source, Timing};
 use crate::shader::source::SGEMM_DIRECT;
 use crate::shader::variant::{Variant, has_winograd_forms};
 
@@ -83,18 +83,19 @@ impl Engine {
         })
     }
 
-    fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
+    fn pipeline(&self, options: PipelineOptions, source: Source) -> Result<Pipeline> {
         let capabilities = self.worker.call(|session| Ok(session.context().capabilities().clone()))?;
-        let start = |options| {
-            let (egl, id) = (self.egl.clone(), self.id.clone());
-            Pipeline::start(egl, id, self.target, capabilities.max_elements(), options)
+        let start = |options, source| {
+            let device = (self.egl.clone(), self.id.clone());
+            Pipeline::start(device, self.target, capabilities.max_elements(), options, source)
         };
         let is_open = options.contexts == Contexts::Measured
             || (options.order == Order::Measured && options.contexts != Contexts::One);
         if !is_open {
-            return start(options);
+            return start(options, source);
         }
-        start(contexts::measured(&capabilities, &start).choose(options))
+        let measured = contexts::measured(&capabilities, &|options| start(options, Source::Nobody));
+        start(measured.choose(options), source)
     }
 
     /// The variant that computes `problem` in calls that move much data, and its expected seconds.
@@ -322,9 +323,9 @@ impl Backend for Engine {
         self.plan_as(whole, part, weights, bias)
     }
 
-    fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+    fn queue(&self, options: PipelineOptions, source: Source) -> Result<Arc<dyn Queue>> {
         self.worker.check_process()?;
-        Ok(Arc::new(self.pipeline(options)?))
+        Ok(Arc::new(self.pipeline(options, source)?))
     }
 
     fn streams(&self, problem: &Conv2d) -> bool {
@@ -338,7 +339,7 @@ impl Backend for Engine {
         if let Some(stream) = &*stream {
             return Ok(stream.clone());
         }
-        let made = self.pipeline(PipelineOptions::of_calls())?;
+        let made = self.pipeline(PipelineOptions::of_calls(), Source::Calls)?;
         Ok(stream.insert(Arc::new(made)).clone())
     }
 

@@ -158,7 +158,8 @@ impl Plan for GlPlan {
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut computed = allocate::zeroed(output.len(), "the output")?;
-        let (ran, after) = self.run_on_worker(|_, prepared| prepared.run(input, &mut computed))?;
+        let (ran, after) =
+            self.run_on_worker(|_, prepared| prepared.run_fused(input, &mut computed, None))?;
         output.copy_from_slice(&computed);
         self.after_run(after);
         Ok(timing(ran, start))

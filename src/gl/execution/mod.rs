@@ -11,3 +11,4 @@ pub mod passes;
 pub mod programs;
 pub mod residents;
 pub mod scratch;
+pub mod steps;

@@ -21,6 +21,7 @@ use crate::gl::device::registry;
 use crate::gl::execution::programs::Programs;
 use crate::gl::tune;
 use crate::problem::Conv2d;
+use crate::report::Source;
 use crate::shader::variant::{self, Variant};
 
 pub use crate::gl::device::registry::gpu;
@@ -207,7 +208,7 @@ pub fn compare_streamed(
     options: PipelineOptions,
 ) -> Result<(Compared, Arc<str>)> {
     let engine = registry::engine(device)?;
-    let queue = engine.queue(options)?;
+    let queue = engine.queue(options, Source::Nobody)?;
     let given = Given::new(problem, variant, numbers, seed);
     let (weights, bias) = (given.weights.clone(), given.bias.clone());
     let recipe = Arc::new(Chosen::variant(*variant).recipe(*problem, weights, bias));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::batch::{self, Rate};
@@ -16,13 +16,12 @@ use super::sync::{Mutex, lock};
 use super::work::{Piece, QueuedWork};
 use crate::allocate;
 use crate::backend::{BorrowedSlice, Contexts, Job, Order, PipelineOptions, Recipe, WhenFull};
-use crate::config::config;
 use crate::error::{Error, Result};
 use crate::gl::convolution::queue;
 use crate::gl::driver::workarounds::{COUNTED_COPY, UPLOAD_WAIT};
 use crate::gl::tunables::STAGED_WEIGHTS;
 use crate::loader;
-use crate::report::Recorder;
+use crate::report::{Recorder, Source, trace};
 
 /// Sizes and times at which a pipeline changes its strategy. Tests use smaller ones, so that small jobs take every
 /// path.
@@ -97,7 +96,7 @@ pub fn threads(contexts: Contexts) -> &'static [&'static [Stage]] {
 }
 
 impl Core {
-    /// Starts the copier threads. No other thread runs yet.
+    /// Starts the copier threads. No other thread runs yet. Traces call the pipeline `source`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the system creates no thread.
@@ -106,17 +105,22 @@ impl Core {
         options: PipelineOptions,
         limits: Limits,
         thresholds: Thresholds,
+        source: Source,
     ) -> Result<Arc<Self>> {
+        let traces = source != Source::Nobody && trace::of_process().is_some();
+        let started = Instant::now();
         let completion = Completion {
             id: id.clone(),
             copiers: Copiers::start(threads(options.contexts).len())?,
-            recorder: Mutex::new(Recorder::new(config().trace.is_some())),
+            recorder: Mutex::new(Recorder::new(traces)),
             open: Arc::default(),
+            source,
+            started,
         };
         Ok(Arc::new(Core {
             ring: Ring::new(options.slots, options.queue),
             completion: Arc::new(completion),
-            started: Instant::now(),
+            started,
             rate: Rate::default(),
             no_queue: AtomicBool::new(false),
             copy_engines: CopyEngines::new(thresholds.counted_copy, thresholds.upload_wait),
@@ -348,25 +352,6 @@ impl Core {
             if let Piece::Reserve(reservation) = piece {
                 reservation.fail(error.clone());
             }
-        }
-    }
-
-    /// Writes the trace to the file named by `SPARKLE_TRACE`. Further pipelines of a process append their number to
-    /// the name.
-    pub fn write_trace(&self) {
-        static WRITTEN: AtomicUsize = AtomicUsize::new(0);
-        let recorder = lock(&self.completion.recorder);
-        let Some(path) = config().trace.as_ref().filter(|_| recorder.traces()) else { return };
-        let number = WRITTEN.fetch_add(1, Ordering::Relaxed) + 1;
-        let path = if number == 1 { path.clone() } else { format!("{path}.{number}") };
-        let written = std::fs::File::create(&path).and_then(|file| {
-            let mut file = std::io::BufWriter::new(file);
-            recorder.write_trace(&self.completion.id, &mut file)?;
-            std::io::Write::flush(&mut file)
-        });
-        drop(recorder);
-        if let Err(error) = written {
-            crate::log::warning!("SPARKLE_TRACE: {path} cannot be written: {error}");
         }
     }
 }

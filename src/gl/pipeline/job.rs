@@ -320,12 +320,7 @@ impl InFlightJob {
     }
 
     fn finish(&self, completion: &Completion, result: Result<Run>) {
-        let mut recorder = lock(&completion.recorder);
-        match &result {
-            Ok(_) => recorder.stats_mut().completed += 1,
-            Err(_) => recorder.stats_mut().failed += 1,
-        }
-        drop(recorder);
+        completion.count(result.is_ok());
         self.ticket.finish(result);
     }
 
@@ -396,7 +391,7 @@ mod tests {
     use super::*;
     use crate::gl::pipeline::copiers::Copiers;
     use crate::problem::Conv2dDesc;
-    use crate::report::Recorder;
+    use crate::report::{Recorder, Source};
 
     /// A copier frees its slot before it reports the piece. If the device is given up in between, the report comes after
     /// the job was recovered for its other piece.
@@ -407,6 +402,8 @@ mod tests {
             copiers: Copiers::alone().unwrap(),
             recorder: Mutex::new(Recorder::new(false)),
             open: Arc::default(),
+            source: Source::Nobody,
+            started: Instant::now(),
         });
         let problem = Conv2d::new(Conv2dDesc { n: 2, ..Default::default() }).unwrap();
         let recipe = Arc::new(Recipe { problem, weights: vec![1.0], bias: None, choice: Box::new(()) });

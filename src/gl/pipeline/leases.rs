@@ -10,6 +10,7 @@ use super::sync::{Condvar, Mutex, lock, wait, wait_timeout};
 #[derive(Default)]
 pub struct Leases {
     count: AtomicUsize,
+    taken: AtomicU64,
     cancelled: AtomicU64,
     /// Held by threads that wait for the count to become zero.
     waits: Mutex<()>,
@@ -20,6 +21,7 @@ impl Leases {
     /// Adds one.
     pub fn take(self: &Arc<Self>) -> Lease {
         self.count.fetch_add(1, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Lease(self.clone())
     }
 
@@ -48,6 +50,11 @@ impl Leases {
             waits = wait_timeout(&self.ended, waits, left);
         }
         true
+    }
+
+    /// How many were ever taken.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// How many leases belonged to jobs that never began.

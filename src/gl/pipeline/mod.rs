@@ -43,7 +43,7 @@ use crate::gl::driver::egl::Egl;
 use crate::gl::driver::exit;
 use crate::loader;
 use crate::problem::Conv2d;
-use crate::report::PipelineStats;
+use crate::report::{PipelineStats, Source};
 
 mod batch;
 mod command_stream;
@@ -80,19 +80,20 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts a pipeline on `target`. Its kernels get buffers of at most `max_elements` elements.
+    /// Starts a pipeline on `target`. Its kernels get buffers of at most `max_elements` elements. Traces
+    /// call it `source`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for invalid options; otherwise the reason why no context or thread could be
     /// created.
     pub fn start(
-        egl: Arc<dyn Egl>,
-        id: Arc<str>,
+        (egl, id): (Arc<dyn Egl>, Arc<str>),
         target: Target,
         max_elements: usize,
         options: PipelineOptions,
+        source: Source,
     ) -> Result<Self> {
-        Pipeline::start_with(egl, id, target, max_elements, options, Thresholds::default())
+        Pipeline::start_with((egl, id), target, max_elements, options, Thresholds::default(), source)
     }
 
     /// Like [`Pipeline::start`], with the caller's thresholds.
@@ -100,12 +101,12 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::start`].
     pub fn start_with(
-        egl: Arc<dyn Egl>,
-        id: Arc<str>,
+        (egl, id): (Arc<dyn Egl>, Arc<str>),
         target: Target,
         max_elements: usize,
         options: PipelineOptions,
         thresholds: Thresholds,
+        source: Source,
     ) -> Result<Self> {
         if !(1..=16).contains(&options.slots) {
             return Err(Error::invalid("slots", options.slots, "1 to 16"));
@@ -115,7 +116,7 @@ impl Pipeline {
         }
         let group = generation::new_group(&egl, &id, target)?;
         let limits = Limits { max_elements, max_iterations: target.max_iterations };
-        let core = Core::new(&id, options, limits, thresholds)?;
+        let core = Core::new(&id, options, limits, thresholds, source)?;
         let (shared, device) = (core.clone(), id.clone());
         let supervise = move || generation::supervise(&shared, &egl, &device, target, group);
         let supervisor = Some(crate::thread::spawn(&id, "pipeline", supervise)?);
@@ -145,7 +146,7 @@ impl Drop for Pipeline {
         if let Some(supervisor) = supervisor {
             let _ = exit::join(supervisor);
         }
-        self.core.write_trace();
+        self.core.completion.write_trace();
     }
 }
 

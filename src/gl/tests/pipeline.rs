@@ -15,6 +15,7 @@ use crate::gl::convolution::Chosen;
 use crate::gl::driver::api;
 use crate::gl::pipeline::{Pipeline, Thresholds};
 use crate::memory::tiles::Tile;
+use crate::report::Source;
 use crate::shader::variant::{Family, Variant};
 
 /// Fills outputs: a NaN that no kernel computes.
@@ -42,7 +43,8 @@ pub fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
 fn start_with(rig: &Rig, options: PipelineOptions, thresholds: Thresholds) -> Result<Pipeline> {
     let egl: Arc<dyn crate::gl::driver::egl::Egl> = rig.egl.clone();
     let max_elements = SMALL_BLOCK as usize / 4;
-    Pipeline::start_with(egl, "gl:faulty".into(), rig.target, max_elements, options, thresholds)
+    let device = (egl, "gl:faulty".into());
+    Pipeline::start_with(device, rig.target, max_elements, options, thresholds, Source::Nobody)
 }
 
 /// So small that these tests' jobs take every path.

@@ -14,6 +14,7 @@ use crate::gl::driver::context::Target;
 use crate::gl::driver::egl::Egl;
 use crate::gl::pipeline::Pipeline;
 use crate::problem::{Algorithm, Conv2dDesc};
+use crate::report::Source;
 
 const ONE_SLOT: PipelineOptions = PipelineOptions { slots: 1, queue: 64, ..OPTIONS };
 
@@ -121,7 +122,8 @@ fn a_long_queue_is_drained_whole() {
     let (egl, options): (Arc<dyn Egl>, _) =
         (rig.egl.clone(), PipelineOptions { contexts: Contexts::One, piece_bytes: 1 << 20, ..ONE_SLOT });
     let target = Target { wait_limit: Duration::from_secs(30), ..rig.target };
-    let pipeline = Pipeline::start(egl, "gl:faulty".into(), target, 1 << 20, options).unwrap();
+    let pipeline =
+        Pipeline::start((egl, "gl:faulty".into()), target, 1 << 20, options, Source::Nobody).unwrap();
     let results = results_of(submit_together(&pipeline, &case, &*plan, 16));
     assert!(results.iter().all(|it| it.as_ref().is_ok_and(|run| &*run.kernel == "conv_queue_64")));
     assert_eq!((results.len(), pipeline.stats().pieces), (16, 1));
