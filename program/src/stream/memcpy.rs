@@ -51,7 +51,9 @@ pub fn measure() -> Result<Copies, Failure> {
             seconds = seconds.max(thread.join().expect("copying does not panic")?);
         }
         match threads {
-            0 => Err(Failure::Device("no thread can be started".to_owned())),
+            0 => Err(Failure::Input(
+                "no thread can be started: not enough memory, or too many threads".to_owned(),
+            )),
             _ => Ok(Copies { bytes_per_second: (part * threads) as f64 / seconds.max(1e-9), threads }),
         }
     })
