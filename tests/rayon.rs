@@ -23,7 +23,8 @@ fn own_threads() -> usize {
     tasks.filter_map(name).filter(|name| name.starts_with("sparkle cpu")).count()
 }
 
-/// Whether there are `expected` of them. A thread that was just started takes its name a little later.
+/// Whether there are `expected` of them. A thread that was just started takes its name a little later, and
+/// one that was joined stays listed for a moment.
 fn has_own_threads(expected: usize) -> bool {
     let start = Instant::now();
     while own_threads() != expected {

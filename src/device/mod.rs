@@ -117,6 +117,11 @@ impl Device {
         }
     }
 
+    /// Whether it is one OpenGL device.
+    pub(crate) fn is_gl(&self) -> bool {
+        self.id().starts_with("gl:")
+    }
+
     /// The engines this device chooses from, each with its predicted time for one run of a plan for `problem`, and what `auto`
     /// has measured of such plans; the CPU is first. [`Device::conv2d`] also brings the weights, and is learned apart. For an
     /// empty batch all times are 0. The first call measures each engine, which takes some tens of milliseconds. A prediction

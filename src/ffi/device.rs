@@ -25,7 +25,7 @@ impl Opaque for sparkle_device {
     }
     fn dies_in_a_fork(device: &Device) -> bool {
         // `auto` continues with the CPU.
-        device.id().starts_with("gl:")
+        device.is_gl()
     }
 }
 

@@ -199,8 +199,8 @@ impl Transport for CTransport {
         for_c(&mut exchange.sends, &mut self.sends)?;
         for_c(&mut exchange.receives, &mut self.receives)?;
         let mut request = std::ptr::null_mut();
-        // SAFETY: C's promise for the function. The arrays do not change until it returns; the data is kept in `under_way` until the
-        // request has finished, and for ever if this fails.
+        // SAFETY: C's promise for the function. The arrays do not change until it returns; the data is kept in `under_way`
+        // until the request has finished, and for ever if this fails.
         let code = unsafe {
             start(
                 self.functions.user,

@@ -36,7 +36,7 @@ impl ResidentBlock {
     /// The device's failure; a lack of memory on the host.
     pub fn new(device: &Device, sizes: Sizes, has_gaps: bool) -> Result<Option<Self>> {
         let Sizes { rows, cols, depth, .. } = sizes;
-        if !device.id().starts_with("gl:") || rows * cols * depth == 0 {
+        if !device.is_gl() || rows * cols * depth == 0 {
             return Ok(None);
         }
         let packed = allocate::zeroed(if has_gaps { rows * cols } else { 0 }, "a block of C without gaps")?;

@@ -4,7 +4,8 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::report::{Track, trace};
 
-/// Does `work`, and adds it to the trace as `name`, if it is a step of a call of the program and not of a measurement. The host measures it: a driver may still copy when an upload has returned.
+/// Does `work`, and adds it to the trace as `name`, if it is a step of a call of the program and not of a measurement. The
+/// host measures it: a driver may still copy when an upload has returned.
 ///
 /// # Errors
 /// Those of `work`.
